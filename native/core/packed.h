@@ -1,0 +1,18 @@
+// Sequences laid end to end, without padding. Legend used in all rooms:
+//   T tokens of all sequences, N sequences, H hidden size, V vocabulary; suffixes name shapes (ids_T, hidden_TH).
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace archer {
+
+// offsets[0] = 0 < ... < offsets[N] = T; sequence i holds tokens offsets[i] .. offsets[i+1]-1, at positions 0, 1, ...
+struct PackedSequences {
+  std::vector<int32_t> ids;      // [T]
+  std::vector<int32_t> offsets;  // [N+1]
+
+  int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
+  int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+
+}  // namespace archer
