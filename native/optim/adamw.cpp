@@ -27,18 +27,20 @@ void update_block(const Block& block, const at::Tensor& master, const at::Tensor
 
 }  // namespace
 
-AdamW::AdamW(std::vector<Parameter>& parameters, const AdamWOptions& options) : parameters_(parameters), options_(options) {
+AdamW::AdamW(std::vector<Parameter>& parameters, const AdamWOptions& options)
+    : parameters_(parameters), options_(options) {
   require_range(options.beta1 >= 0.0 && options.beta1 < 1.0, "beta1", options.beta1, "in [0, 1)");
   require_range(options.beta2 >= 0.0 && options.beta2 < 1.0, "beta2", options.beta2, "in [0, 1)");
   require_range(options.eps >= 0.0 && std::isfinite(options.eps), "eps", options.eps, "finite and not negative");
-  require_range(options.weight_decay >= 0.0 && std::isfinite(options.weight_decay), "weight_decay", options.weight_decay,
-                "finite and not negative");
+  require_range(options.weight_decay >= 0.0 && std::isfinite(options.weight_decay), "weight_decay",
+                options.weight_decay, "finite and not negative");
   std::vector<at::Tensor> masters;
   for (const Parameter& parameter : parameters_) {
     const at::Tensor& master = parameter.master;
     const bool usable = master.defined() && master.is_contiguous() &&
                         (master.scalar_type() == at::kFloat || master.scalar_type() == at::kDouble);
-    require(usable, kShape, "the master of " + parameter.name + " must be a loaded, contiguous float32 or float64 tensor");
+    require(usable, kShape,
+            "the master of " + parameter.name + " must be a loaded, contiguous float32 or float64 tensor");
     masters.push_back(master);
     exp_avg_.push_back(at::zeros_like(master));
     exp_avg_sq_.push_back(at::zeros_like(master));
@@ -53,9 +55,11 @@ void AdamW::step(double lr, const std::vector<at::Tensor>& grads, double grad_sc
           std::to_string(grads.size()) + " gradients for " + std::to_string(parameters_.size()) + " parameters");
   for (size_t i = 0; i < grads.size(); ++i) {
     const at::Tensor& master = parameters_[i].master;
-    const bool usable = grads[i].defined() && grads[i].is_contiguous() && grads[i].scalar_type() == master.scalar_type() &&
-                        grads[i].sizes() == master.sizes() && master.sizes() == exp_avg_[i].sizes();
-    require(usable, kShape, "the gradient of " + parameters_[i].name + " must be contiguous and have its master's shape and dtype");
+    const bool usable = grads[i].defined() && grads[i].is_contiguous() &&
+                        grads[i].scalar_type() == master.scalar_type() && grads[i].sizes() == master.sizes() &&
+                        master.sizes() == exp_avg_[i].sizes();
+    require(usable, kShape,
+            "the gradient of " + parameters_[i].name + " must be contiguous and have its master's shape and dtype");
   }
 
   ++num_steps_;
@@ -85,7 +89,8 @@ void AdamW::step(double lr, const std::vector<at::Tensor>& grads, double grad_sc
   });
 }
 
-void AdamW::load_state(int64_t num_steps, const std::vector<at::Tensor>& exp_avg, const std::vector<at::Tensor>& exp_avg_sq) {
+void AdamW::load_state(int64_t num_steps, const std::vector<at::Tensor>& exp_avg,
+                       const std::vector<at::Tensor>& exp_avg_sq) {
   require(num_steps >= 0, kShape, "num_steps is " + std::to_string(num_steps) + "; it must not be negative");
   require(exp_avg.size() == exp_avg_.size() && exp_avg_sq.size() == exp_avg_sq_.size(), kShape,
           "the optimizer state holds " + std::to_string(exp_avg.size()) + " and " + std::to_string(exp_avg_sq.size()) +

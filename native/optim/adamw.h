@@ -32,10 +32,12 @@ class AdamW {
 
   const AdamWOptions& options() const { return options_; }
   int64_t num_steps() const { return num_steps_; }  // updates made: t of the bias correction
-  const std::vector<at::Tensor>& exp_avg() const { return exp_avg_; }        // one per parameter, master's shape and dtype
+  // One per parameter, of its master's shape and dtype.
+  const std::vector<at::Tensor>& exp_avg() const { return exp_avg_; }
   const std::vector<at::Tensor>& exp_avg_sq() const { return exp_avg_sq_; }
   // Copies saved moments in; ARCHER_E_SHAPE where a number or shape differs.
-  void load_state(int64_t num_steps, const std::vector<at::Tensor>& exp_avg, const std::vector<at::Tensor>& exp_avg_sq);
+  void load_state(int64_t num_steps, const std::vector<at::Tensor>& exp_avg,
+                  const std::vector<at::Tensor>& exp_avg_sq);
 
  private:
   std::vector<Parameter>& parameters_;
