@@ -1,0 +1,168 @@
+// The packed forward: hidden states of sequences laid end to end, and their backward. Every linear layer sees all T
+// tokens at once; only attention knows where a sequence ends.
+//   x [T, H] the residual stream; q [T, heads * D]; k, v [T, kv_heads * D]
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "model/ops.h"
+#include "model/packed_attention.h"
+#include "model/transformer.h"
+
+namespace archer {
+namespace {
+
+void check_offsets(const PackedSequences& sequences) {
+  const std::vector<int32_t>& offsets = sequences.offsets;
+  require(offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == sequences.num_tokens(), kShape,
+          "offsets must run from 0 to the number of tokens, " + std::to_string(sequences.num_tokens()));
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+    require(offsets[i] < offsets[i + 1], kShape, "sequence " + std::to_string(i) + " is empty");
+  }
+}
+
+int64_t longest(const PackedSequences& sequences) {
+  int64_t length = 0;
+  for (size_t i = 0; i + 1 < sequences.offsets.size(); ++i) {
+    length = std::max<int64_t>(length, sequences.offsets[i + 1] - sequences.offsets[i]);
+  }
+  return length;
+}
+
+at::Tensor positions_of(const PackedSequences& sequences) {
+  at::Tensor positions_T = at::empty({sequences.num_tokens()}, at::kInt);
+  int32_t* target = positions_T.mutable_data_ptr<int32_t>();
+  for (size_t i = 0; i + 1 < sequences.offsets.size(); ++i) {
+    for (int32_t t = sequences.offsets[i]; t < sequences.offsets[i + 1]; ++t) target[t] = t - sequences.offsets[i];
+  }
+  return positions_T;
+}
+
+at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
+  std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
+  return tensor;
+}
+
+// states [T, K * D] -> cached [slots, K, capacity, D] at positions 0.. of each sequence's slot.
+void fill_cache(const at::Tensor& states, const PackedSequences& sequences, const std::vector<int64_t>& slots,
+                at::Tensor& cached) {
+  const int64_t num_kv_heads = cached.size(1), capacity = cached.size(2);
+  const size_t row = cached.size(3) * cached.element_size();
+  const char* source = static_cast<const char*>(states.const_data_ptr());
+  char* target = static_cast<char*>(cached.mutable_data_ptr());
+  at::parallel_for(0, sequences.num_sequences(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = sequences.offsets[i], length = sequences.offsets[i + 1] - first;
+      for (int64_t head = 0; head < num_kv_heads; ++head) {
+        char* out = target + (slots[i] * num_kv_heads + head) * capacity * row;
+        for (int64_t t = 0; t < length; ++t) {
+          std::memcpy(out + t * row, source + ((first + t) * num_kv_heads + head) * row, row);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+at::Tensor Transformer::forward(const PackedSequences& sequences, bool training, const JobControl* control,
+                                const Destination* destination) const {
+  check_offsets(sequences);
+  check_ids(sequences.ids);
+  const at::AutoGradMode grad_mode(training);
+  const std::vector<at::Tensor> w = weights(training);
+  const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
+    return bias < 0 ? at::linear(x, w[weight]) : at::linear(x, w[weight], w[bias]);
+  };
+  rope_.reserve(longest(sequences));
+  const Rotation rotation{rope_.cosine(), rope_.sine(), positions_of(sequences)};
+  const auto plan = c10::make_intrusive<AttentionPlan>(sequences);
+  const double eps = config_.rms_norm_eps;
+
+  at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (control) control->check();
+    const Layer& layer = layers_[i];
+    at::Tensor y = rms_norm(x, w[layer.input_norm], eps);
+    at::Tensor q = linear(y, layer.q, layer.q_bias), k = linear(y, layer.k, layer.k_bias);
+    const at::Tensor v = linear(y, layer.v, layer.v_bias);
+    if (config_.qk_norm) {
+      q = rms_norm(q, w[layer.q_norm], eps);
+      k = rms_norm(k, w[layer.k_norm], eps);
+    }
+    q = rotate(q, rotation);
+    k = rotate(k, rotation);
+    if (destination) {
+      fill_cache(k, sequences, destination->slots, destination->cache.keys[i]);
+      fill_cache(v, sequences, destination->slots, destination->cache.values[i]);
+    }
+    x = x + linear(packed_attention(q, k, v, plan, config_.head_dim), layer.o, layer.o_bias);
+    y = rms_norm(x, w[layer.post_norm], eps);
+    const at::Tensor inner = swiglu(linear(y, layer.gate, layer.gate_bias), linear(y, layer.up, layer.up_bias));
+    x = x + linear(inner, layer.down, layer.down_bias);
+  }
+  return rms_norm(x, w[final_norm_], eps);
+}
+
+at::Tensor Transformer::hidden_states(const PackedSequences& sequences, bool training,
+                                      const JobControl* control) const {
+  require(trainable_ || !training, kInternal, "a frozen model cannot be trained");
+  return forward(sequences, training, control, nullptr);
+}
+
+void Transformer::backward(const at::Tensor& hidden_TH, const at::Tensor& grad_TH,
+                           std::vector<at::Tensor>& grads) const {
+  require(hidden_TH.requires_grad(), kInternal, "backward needs hidden states of a training forward");
+  require(grad_TH.sizes() == hidden_TH.sizes(), kShape, "the gradient has another shape than the hidden states");
+  require(grads.size() == parameters_.size(), kShape, "backward needs one gradient buffer per parameter");
+  std::vector<int64_t> indices;
+  torch::autograd::variable_list inputs;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (static_cast<int64_t>(i) == head_ && head_ != embedding_) continue;  // the loss computes the head's gradient
+    indices.push_back(i);
+    inputs.push_back(leaves_[i]);
+  }
+  // Differentiates with a graph of its own: the buffers are freed as it goes, and nothing is left in the leaves.
+  const torch::autograd::variable_list computed =
+      torch::autograd::grad({hidden_TH}, inputs, {grad_TH.to(compute_dtype_)});
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < indices.size(); ++i) grads[indices[i]].add_(computed[i]);
+}
+
+KvCache Transformer::make_cache(int64_t slots, int64_t capacity) const {
+  KvCache cache;
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (auto* tensors : {&cache.keys, &cache.values}) {
+      tensors->push_back(at::empty({slots, config_.num_kv_heads, capacity, config_.head_dim}, compute_dtype_));
+    }
+  }
+  return cache;
+}
+
+at::Tensor Transformer::prefill(const PackedSequences& prompts, const std::vector<int64_t>& slots, KvCache& cache,
+                                const JobControl* control) const {
+  check_offsets(prompts);
+  require(static_cast<int64_t>(slots.size()) == prompts.num_sequences(), kShape, "prefill needs one slot per prompt");
+  require(longest(prompts) <= cache.capacity(), kShape,
+          "a prompt of " + std::to_string(longest(prompts)) + " tokens does not fit slots of " +
+              std::to_string(cache.capacity()));
+  for (const int64_t slot : slots) {
+    require(slot >= 0 && slot < cache.num_slots(), kShape,
+            "slot " + std::to_string(slot) + " is outside a cache of " + std::to_string(cache.num_slots()));
+  }
+  const Destination destination{slots, cache};
+  const at::Tensor hidden_TH = forward(prompts, false, control, &destination);
+  std::vector<int32_t> last;
+  for (size_t i = 1; i < prompts.offsets.size(); ++i) last.push_back(prompts.offsets[i] - 1);
+  return hidden_TH.index_select(0, ids_tensor(last));
+}
+
+}  // namespace archer

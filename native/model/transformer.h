@@ -1,0 +1,110 @@
+// A decoder-only transformer over libtorch: weights, the packed forward that training differentiates, and the
+// prefill/decode pair that generation runs on the same weights (shared in place: an update is seen at once).
+//   T packed tokens, N sequences, B decode slots, H hidden, V vocabulary, L layers, K kv heads, D head_dim
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/job_control.h"
+#include "core/packed.h"
+#include "model/config.h"
+#include "model/rope.h"
+
+namespace archer {
+
+struct Parameter {
+  std::string name;     // Hugging Face's name, "model.layers.0.self_attn.q_proj.weight"
+  // What the optimizer updates; float32 (float64 in tests). Undefined in a frozen model of another compute dtype.
+  at::Tensor master;
+  at::Tensor compute;   // what the forward reads; the same tensor as master where the dtypes agree
+  bool decays = true;   // weight decay: matrices yes, norms and biases no
+};
+
+// Keys and values of the slots, per layer [slots, K, capacity, D], in the compute dtype.
+struct KvCache {
+  std::vector<at::Tensor> keys;
+  std::vector<at::Tensor> values;
+  int64_t num_slots() const { return keys.empty() ? 0 : keys[0].size(0); }
+  int64_t capacity() const { return keys.empty() ? 0 : keys[0].size(2); }
+};
+
+class Transformer {
+ public:
+  // Allocates nothing but the list of parameters; load() each of them before the first forward.
+  // compute_dtype: at::kFloat, at::kBFloat16 (or at::kDouble in tests). trainable keeps float32 masters beside bf16.
+  Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable);
+
+  const ModelConfig& config() const { return config_; }
+  at::ScalarType compute_dtype() const { return compute_dtype_; }
+  bool trainable() const { return trainable_; }
+
+  // Every parameter in the order of the layers, tied heads once. Its shape is expected_shape(name).
+  std::vector<Parameter>& parameters() { return parameters_; }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  std::vector<int64_t> expected_shape(const std::string& name) const;
+  // Copies `value`, of any floating dtype, converting to the dtypes above; ARCHER_E_MODEL on a wrong shape or name.
+  void load(const std::string& name, const at::Tensor& value);
+  int64_t num_parameters() const;
+
+  // After an optimizer step: compute copies again equal the masters (rounded). No-op where they are one tensor.
+  void refresh_compute_weights();
+
+  // The head: lm_head.weight, or the embedding where tied. [V, H], compute dtype.
+  const Parameter& head() const;
+
+  // Hidden states after the final norm [T, H]. Differentiable with respect to the compute weights when `training`:
+  // call backward(hidden, grad) afterwards.
+  at::Tensor hidden_states(const PackedSequences& sequences, bool training, const JobControl* control) const;
+
+  // Runs backward from d loss / d hidden [T, H] and adds the gradients into `grads` (float32, one per parameter in the
+  // order of parameters(), same shapes). The head's own gradient comes from the loss, which adds into the same buffer.
+  void backward(const at::Tensor& hidden_TH, const at::Tensor& grad_TH, std::vector<at::Tensor>& grads) const;
+
+  // ---- generation ----
+  KvCache make_cache(int64_t slots, int64_t capacity) const;
+  // Runs each packed prompt once; writes its keys and values into positions 0.. of slot slots[i]; returns the hidden
+  // state after the final norm of each prompt's last token [N, H].
+  at::Tensor prefill(const PackedSequences& prompts, const std::vector<int64_t>& slots, KvCache& cache,
+                     const JobControl* control) const;
+  // One token per active slot: token ids_B[i] at position positions_B[i] of slot slots_B[i]; attends to everything
+  // before it in that slot. Returns hidden states after the final norm [B, H].
+  at::Tensor decode(const std::vector<int32_t>& ids_B, const std::vector<int32_t>& positions_B,
+                    const std::vector<int32_t>& slots_B, KvCache& cache, const JobControl* control) const;
+  // Copies the first `length` positions of slot `from` into slot `to` (a group's shared prompt).
+  static void copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t length);
+
+  // Raw logits [M, V] in float32 (float64 for a float64 model) of hidden states [M, H], not divided by a temperature.
+  at::Tensor logits(const at::Tensor& hidden_MH) const;
+
+ private:
+  struct Layer {  // indices into parameters_; -1 where the configuration has none
+    int64_t input_norm, q, q_bias, k, k_bias, v, v_bias, q_norm, k_norm, o, o_bias;
+    int64_t post_norm, gate, gate_bias, up, up_bias, down, down_bias;
+  };
+  struct Destination {  // where prefill puts keys and values
+    const std::vector<int64_t>& slots;
+    KvCache& cache;
+  };
+
+  int64_t add_parameter(std::string name, std::vector<int64_t> shape, bool decays);
+  // What the forward reads: the compute weights, or leaves of an autograd graph that share their memory.
+  std::vector<at::Tensor> weights(bool training) const;
+  at::Tensor forward(const PackedSequences& sequences, bool training, const JobControl* control,
+                     const Destination* destination) const;
+  void check_ids(const std::vector<int32_t>& ids) const;
+
+  ModelConfig config_;
+  at::ScalarType compute_dtype_;
+  bool trainable_;
+  std::vector<Parameter> parameters_;
+  std::vector<std::vector<int64_t>> shapes_;  // of parameters_
+  std::vector<Layer> layers_;
+  int64_t embedding_ = -1, final_norm_ = -1, head_ = -1;
+  mutable RopeTable rope_;                   // grows with the longest sequence seen
+  mutable std::vector<at::Tensor> leaves_;  // made at the first training forward
+};
+
+}  // namespace archer
