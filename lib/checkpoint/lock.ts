@@ -10,6 +10,8 @@ import { ioError } from './io-error.js';
 export const lockName = '.lock';
 const heartbeatMs = 10_000;
 const staleAfterMs = 60_000;
+// Tells the locks and temporary names of one process apart.
+let nextNumber = 1;
 
 interface LockOwner {
   pid: number;
@@ -77,7 +79,7 @@ function lockedError(runDir: string, text: string): ArcherError {
 // Several processes may find the same stale lock. Each moves it to a name of its own; whoever finds that it moved a
 // lock other than the one it judged has moved a fresh one, and puts it back.
 async function removeStale(path: string, judged: string): Promise<boolean> {
-  const aside = `${path}.stale-${process.pid}`;
+  const aside = `${path}.stale-${process.pid}-${nextNumber++}`;
   try {
     await rename(path, aside);
   } catch (error) {
@@ -134,7 +136,6 @@ function hold(path: string, text: string): RunLock {
  */
 export async function lockRunFolder(runDir: string): Promise<RunLock> {
   const path = join(runDir, lockName);
-  // The number tells two locks of one process apart.
   const text = `${JSON.stringify({ ...ourselves(), number: nextNumber++ })}\n`;
   try {
     for (let attempt = 0; attempt < 5; ++attempt) {
@@ -156,5 +157,3 @@ export async function lockRunFolder(runDir: string): Promise<RunLock> {
     throw ioError('lock', path, error);
   }
 }
-
-let nextNumber = 1;

@@ -38,7 +38,7 @@ export class TensorboardSink implements MetricsSink {
     this.#file = new AppendFile(this.#freeName());
     const seconds = this.#nowMs() / 1000;
     this.#append(versionEvent(seconds));
-    if (info.startStep > 0) this.#append(restartEvent(seconds, info.startStep + 1));
+    this.#append(restartEvent(seconds, info.startStep === 0 ? 0 : info.startStep + 1));
   }
 
   step(record: StepRecord): void {
