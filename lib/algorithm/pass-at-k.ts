@@ -1,0 +1,133 @@
+// Evaluation numbers (archer.md part 6): unbiased pass@k, avg@n, maj@n, and bootstrap intervals over problems.
+
+import { ArcherError } from '../errors.js';
+import { keyedUniform } from './philox.js';
+
+/**
+ * pass@k = 1 − C(n−c, k) / C(n, k) as the product 1 − Π_{i=n−c+1..n} (1 − k/i): unbiased, and no large factorial.
+ * @throws ArcherError ARCHER_E_CONFIG where k is not in 1 … n.
+ */
+export function passAtK(n: number, c: number, k: number): number {
+  if (!(k >= 1 && k <= n)) {
+    throw new ArcherError('ARCHER_E_CONFIG', `pass@${k} needs at least ${k} responses per problem, and there are ${n}: raise val.n.`);
+  }
+  let allWrong = 1;
+  for (let i = n - c + 1; i <= n; ++i) allWrong *= Math.max(0, 1 - k / i);
+  return 1 - allWrong;
+}
+
+/** The k that are reported: 1, 2, 4, … and n itself. */
+export function reportedKs(n: number): number[] {
+  const ks: number[] = [];
+  for (let k = 1; k < n; k *= 2) ks.push(k);
+  return [...ks, n];
+}
+
+export function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let index = 0; index < values.length; ++index) sum += values[index]!;
+  return sum / values.length;
+}
+
+/**
+ * The response that the majority names: the earliest one with the most frequent answer, ties to the answer that came
+ * first. `votes` are keys under which the verifier's equal answers are equal; undefined (unparsed) does not vote. −1: no votes.
+ */
+export function majorityIndex(votes: readonly (string | undefined)[]): number {
+  const tally = new Map<string, { first: number; count: number }>();
+  votes.forEach((vote, index) => {
+    if (vote === undefined) return;
+    const entry = tally.get(vote);
+    if (entry) ++entry.count;
+    else tally.set(vote, { first: index, count: 1 });
+  });
+  let winner = { first: -1, count: 0 };
+  for (const entry of tally.values()) if (entry.count > winner.count) winner = entry;
+  return winner.first;
+}
+
+/** The q-quantile of sorted values, linear between order statistics. */
+function quantile(sorted: ArrayLike<number>, q: number): number {
+  const position = q * (sorted.length - 1);
+  const below = Math.floor(position);
+  const above = Math.min(below + 1, sorted.length - 1);
+  return sorted[below]! + (position - below) * (sorted[above]! - sorted[below]!);
+}
+
+export interface Interval {
+  mean: number;
+  low: number;
+  high: number;
+}
+
+export interface BootstrapOptions {
+  seed: number;
+  /** Default 2000. */
+  resamples?: number;
+  /** Default 0.95. */
+  level?: number;
+}
+
+/**
+ * The mean over problems with a percentile bootstrap interval. Problems are drawn, not responses: those of one problem
+ * are not independent. Same seed, same interval.
+ */
+export function bootstrapInterval(perProblem: ArrayLike<number>, options: BootstrapOptions): Interval {
+  const { seed, resamples = 2000, level = 0.95 } = options;
+  const count = perProblem.length;
+  if (count === 0) throw new ArcherError('ARCHER_E_DATA', 'There is no problem to evaluate: the data set is empty.');
+  const means = new Float64Array(resamples);
+  for (let round = 0; round < resamples; ++round) {
+    let sum = 0;
+    for (let draw = 0; draw < count; ++draw) {
+      sum += perProblem[Math.floor(keyedUniform({ seed, stream: 'bootstrap', a: round }, draw) * count)]!;
+    }
+    means[round] = sum / count;
+  }
+  means.sort();
+  return { mean: mean(perProblem), low: quantile(means, (1 - level) / 2), high: quantile(means, (1 + level) / 2) };
+}
+
+/** All n responses to one problem. */
+export interface ProblemOutcome {
+  scores: readonly number[];
+  /** Keys of the parsed answers, for maj@n; undefined where none was found. */
+  votes: readonly (string | undefined)[];
+  /** Whether each is right, which pass@k and maj@n count; default: its score is above 0. */
+  correct?: readonly boolean[];
+}
+
+export interface EvaluationOptions extends BootstrapOptions {
+  /** val.metrics: avg@n, pass@k, maj@n. */
+  metrics: readonly string[];
+}
+
+/**
+ * avg@n, pass@1, pass@2, pass@4, … pass@n and maj@n (n as a number), each with <name>/ci_low and <name>/ci_high.
+ * Every problem must have the same number of responses.
+ */
+export function evaluationMetrics(problems: readonly ProblemOutcome[], options: EvaluationOptions): Record<string, number> {
+  const n = problems[0]?.scores.length ?? 0;
+  const odd = problems.find(({ scores }) => scores.length !== n);
+  if (odd !== undefined) {
+    throw new ArcherError('ARCHER_E_INTERNAL', `One problem has ${odd.scores.length} responses, the first one ${n}.`);
+  }
+  const judged = problems.map(({ scores, votes, correct }) => ({
+    scores,
+    correct: correct ?? scores.map((score) => score > 0),
+    majority: majorityIndex(votes),
+  }));
+  const result: Record<string, number> = {};
+  const add = (name: string, value: (problem: (typeof judged)[number]) => number) => {
+    const { mean: middle, low, high } = bootstrapInterval(judged.map(value), options);
+    result[name] = middle;
+    result[`${name}/ci_low`] = low;
+    result[`${name}/ci_high`] = high;
+  };
+  if (options.metrics.includes('avg@n')) add(`avg@${n}`, ({ scores }) => mean(scores));
+  if (options.metrics.includes('pass@k')) {
+    for (const k of reportedKs(n)) add(`pass@${k}`, ({ correct }) => passAtK(n, correct.filter(Boolean).length, k));
+  }
+  if (options.metrics.includes('maj@n')) add(`maj@${n}`, ({ correct, majority }) => (correct[majority] ? 1 : 0));
+  return result;
+}
