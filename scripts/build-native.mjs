@@ -7,8 +7,21 @@ import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, rm
 import { createRequire } from 'node:module';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { resolveLibtorch } from './libtorch.mjs';
-import { atLeast, capture, isMain, log, packageRoot, parseVersion, Progress, readJson, run, runMain, SetupError, withLock } from './tools.mjs';
+import { libtorchVersion, resolveLibtorch } from './libtorch.mjs';
+import {
+  atLeast,
+  capture,
+  isMain,
+  log,
+  Progress,
+  packageRoot,
+  parseVersion,
+  readJson,
+  run,
+  runMain,
+  SetupError,
+  withLock,
+} from './tools.mjs';
 
 export const buildFolder = join(packageRoot, 'native', 'build');
 export const addonPath = join(buildFolder, 'Release', 'archer_native.node');
@@ -27,9 +40,15 @@ function readRecord(path) {
 /** SHA-256 over the names and contents of everything that the build reads from this package. */
 function fingerprint(withTests) {
   const hash = createHash('sha256');
-  const add = (path) => hash.update(`${path}\0`).update(readFileSync(join(packageRoot, path))).update('\0');
+  const add = (path) =>
+    hash
+      .update(`${path}\0`)
+      .update(readFileSync(join(packageRoot, path)))
+      .update('\0');
   const walk = (folder) => {
-    for (const entry of readdirSync(join(packageRoot, folder), { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    for (const entry of readdirSync(join(packageRoot, folder), { withFileTypes: true }).sort((a, b) =>
+      a.name < b.name ? -1 : 1,
+    )) {
       const path = join(folder, entry.name);
       if (path === join('native', 'build') || (!withTests && path === join('native', 'tests'))) continue;
       if (entry.isDirectory()) walk(path);
@@ -46,7 +65,16 @@ function fingerprint(withTests) {
 function checkPlatform() {
   const here = `${process.platform}-${process.arch}`;
   if (here !== 'linux-x64' && here !== 'linux-arm64') {
-    throw new SetupError(`archer-native runs on Linux (x64; arm64 from source), not on ${here} yet. Use a Linux machine, container or WSL 2.`);
+    throw new SetupError(
+      `archer-native runs on Linux (x64; arm64 from source), not on ${here} yet. Use a Linux machine, container or WSL 2.`,
+    );
+  }
+}
+
+function checkLibc() {
+  process.report.excludeNetwork = true;
+  if (!process.report.getReport().header.glibcVersionRuntime) {
+    throw new SetupError('libtorch needs glibc, and this Node runs on another C library (Alpine?). Use a glibc image.');
   }
 }
 
@@ -55,7 +83,8 @@ function checkTools(env) {
   const missing = [];
   const cmake = capture('cmake', ['--version']);
   if (!cmake) missing.push('CMake 3.22 or newer (cmake)');
-  else if (!atLeast(parseVersion(cmake), [3, 22])) missing.push(`CMake 3.22 or newer (this one is ${parseVersion(cmake).join('.')})`);
+  else if (!atLeast(parseVersion(cmake), [3, 22]))
+    missing.push(`CMake 3.22 or newer (this one is ${parseVersion(cmake).join('.')})`);
   if (!capture('make', ['--version']) && !capture('ninja', ['--version'])) missing.push('make or ninja');
   const name = [env.CXX, 'c++', 'g++', 'clang++'].find((candidate) => candidate && capture(candidate, ['--version']));
   let compiler = '';
@@ -66,7 +95,8 @@ function checkTools(env) {
     const isClang = banner.includes('clang');
     const version = parseVersion(capture(name, ['-dumpfullversion', '-dumpversion'])) ?? parseVersion(banner);
     const minimum = isClang ? [14, 0] : [11, 0];
-    if (version && !atLeast(version, minimum)) missing.push(`a C++20 compiler (g++ 11 or clang 14; ${name} is ${version.join('.')})`);
+    if (version && !atLeast(version, minimum))
+      missing.push(`a C++20 compiler (g++ 11 or clang 14; ${name} is ${version.join('.')})`);
     compiler = banner;
   }
   if (missing.length > 0) {
@@ -82,13 +112,19 @@ function cmakeJs() {
     const path = createRequire(join(packageRoot, 'package.json')).resolve('cmake-js/package.json');
     return join(dirname(path), 'bin', 'cmake-js');
   } catch {
-    throw new SetupError(`cmake-js is not installed beside ${packageRoot}. Run \`npm ci\` (in a clone) or \`npm install archer-native\`.`);
+    throw new SetupError(
+      `cmake-js is not installed beside ${packageRoot}. Run \`npm ci\` (in a clone) or \`npm install archer-native\`.`,
+    );
   }
 }
 
 /** The part of a build's output that says what failed, without the lines of what succeeded. */
 function failureLines(output) {
-  const lines = output.split('\n').filter((line) => line.trim() !== '' && !/^\[\s*\d+(\/\d+|%)\]|^ninja: build stopped|^gmake/.test(line));
+  const lines = output
+    .split('\n')
+    .filter(
+      (line) => line.trim() !== '' && !/^\[\s*\d+(\/\d+|%)\]|^ninja: build stopped|^g?make|^ERROR OMG/.test(line),
+    );
   return lines.slice(-60).join('\n');
 }
 
@@ -128,12 +164,18 @@ function clearBuildFolder() {
   }
 }
 
-/** True where the last build came from these very sources and its libtorch is still there. */
+/** True where the libtorch of the last build is still the one to use, and the same one. */
+function keepsLibtorch(record, env) {
+  const named = env.ARCHER_LIBTORCH || env.LIBTORCH;
+  if (!record.libtorchRoot || (named && named !== record.libtorchNamed)) return false;
+  const there = existsSync(join(record.libtorchRoot, 'lib', 'libtorch_cpu.so'));
+  return there && (libtorchVersion(record.libtorchRoot) ?? 'unknown') === record.libtorchVersion;
+}
+
+/** True where the last build came from these very sources. */
 function isCurrent(record, sources, tests, env) {
   const built = tests ? record.testSources : record.sources;
-  if (built !== sources || !existsSync(addonPath)) return false;
-  const named = env.ARCHER_LIBTORCH || env.LIBTORCH;
-  return existsSync(join(record.libtorchRoot, 'lib', 'libtorch_cpu.so')) && (named ?? '') === (named ? (record.libtorchNamed ?? '') : '');
+  return built === sources && existsSync(addonPath) && keepsLibtorch(record, env);
 }
 
 /**
@@ -142,25 +184,36 @@ function isCurrent(record, sources, tests, env) {
  * @returns {Promise<{ addon: string, built: boolean, record: object }>} built: false when nothing had changed
  * @throws SetupError when a tool or libtorch is missing or the compiler fails
  */
-export async function buildNative({ tests = false, targets, fresh = false, verbose = false, env = process.env, say = log } = {}) {
+export async function buildNative({
+  tests = false,
+  targets,
+  fresh = false,
+  verbose = false,
+  env = process.env,
+  say = log,
+} = {}) {
   checkPlatform();
   const unchanged = () => {
     const record = readRecord(recordPath);
-    return !fresh && !targets && isCurrent(record, fingerprint(tests), tests, env) ? { addon: addonPath, built: false, record } : undefined;
+    return !fresh && !targets && isCurrent(record, fingerprint(tests), tests, env)
+      ? { addon: addonPath, built: false, record }
+      : undefined;
   };
   return (
     unchanged() ??
-    (await withLock(join(buildFolder, '.lock'), async () => unchanged() ?? (await build({ tests, targets, fresh, verbose, env, say }))))
+    (await withLock(
+      join(buildFolder, '.lock'),
+      async () => unchanged() ?? (await build({ tests, targets, fresh, verbose, env, say })),
+    ))
   );
 }
 
 async function build({ tests, targets, fresh, verbose, env, say }) {
   const began = Date.now();
+  checkLibc();
   const compiler = checkTools(env);
   const previous = fresh ? {} : readRecord(stampPath);
-  const named = env.ARCHER_LIBTORCH || env.LIBTORCH;
-  const kept = !named && previous.libtorchRoot && existsSync(join(previous.libtorchRoot, 'lib', 'libtorch_cpu.so'));
-  const libtorch = kept
+  const libtorch = keepsLibtorch(previous, env)
     ? { root: previous.libtorchRoot, version: previous.libtorchVersion, source: previous.libtorchSource }
     : await resolveLibtorch({ env, say });
 
@@ -170,6 +223,8 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
     libtorchRoot: libtorch.root,
     libtorchVersion: libtorch.version,
     libtorchSource: libtorch.source,
+    libtorchNamed:
+      env.ARCHER_LIBTORCH || env.LIBTORCH || (keepsLibtorch(previous, env) ? previous.libtorchNamed : undefined),
     compiler,
     cxx: env.CXX ?? '',
     cxxflags: env.CXXFLAGS ?? '',
@@ -193,7 +248,9 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
   // Taken before compiling: what is edited meanwhile makes the next build run.
   const sources = fingerprint(false);
   const testSources = fingerprint(true);
-  say(`building ${targets?.join(', ') ?? `the addon${tests ? ' and its tests' : ''}`}${keepsFolder ? '' : ' (a first build takes a minute or more)'}.`);
+  say(
+    `building ${targets?.join(', ') ?? `the addon${tests ? ' and its tests' : ''}`}${keepsFolder ? '' : ' (a first build takes a minute or more)'}.`,
+  );
   // With tests, one file that does not compile shall not keep the other tests from being built and run.
   const cache = readFileSync(join(buildFolder, 'CMakeCache.txt'), 'utf8');
   const keepGoing = cache.includes('CMAKE_GENERATOR:INTERNAL=Ninja') ? ['-k', '0'] : ['-k'];
@@ -203,14 +260,15 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
   const command = ['build', ...common, '-p', String(numJobs(env)), ...(tail.length > 0 ? ['--', ...tail] : [])];
   await step('compiling', command, { verbose, showProgress: true });
   if (targets) return { addon: addonPath, built: true, record: readRecord(recordPath) };
-  if (!existsSync(addonPath)) throw new SetupError(`the build ended without ${addonPath}. Its output is in ${logPath}.`);
+  if (!existsSync(addonPath))
+    throw new SetupError(`the build ended without ${addonPath}. Its output is in ${logPath}.`);
 
   const record = {
     archer: readJson(join(packageRoot, 'package.json')).version,
     libtorchRoot: libtorch.root,
     libtorchVersion: libtorch.version,
     libtorchSource: libtorch.source,
-    libtorchNamed: named || undefined,
+    libtorchNamed: stamp.libtorchNamed,
     compiler,
     arch: process.arch,
     nodeApi: 9,

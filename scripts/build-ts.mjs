@@ -1,6 +1,6 @@
 // Compiles lib/ into dist/ and copies lib's .mjs files (worker entry points). Does nothing in an installed package, which
 // ships dist/ and has no lib/.
-import { existsSync, mkdirSync, readdirSync, copyFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { isMain, log, packageRoot, run, runMain, SetupError } from './tools.mjs';
@@ -25,7 +25,11 @@ export async function buildTs() {
   if (!existsSync(join(lib, 'index.ts'))) return 0;
   let tsc;
   try {
-    tsc = join(dirname(createRequire(join(packageRoot, 'package.json')).resolve('typescript/package.json')), 'bin', 'tsc');
+    tsc = join(
+      dirname(createRequire(join(packageRoot, 'package.json')).resolve('typescript/package.json')),
+      'bin',
+      'tsc',
+    );
   } catch {
     if (process.env.npm_lifecycle_event === 'prepare') {
       log('TypeScript is not installed (--omit=dev), so dist/ is left as it is.');
@@ -37,7 +41,11 @@ export async function buildTs() {
   const memory = join(packageRoot, 'node_modules', '.cache', 'archer-native', 'dist.tsbuildinfo');
   if (!existsSync(join(dist, 'index.js'))) rmSync(memory, { force: true });
   mkdirSync(dirname(memory), { recursive: true });
-  const status = await run(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--incremental', '--tsBuildInfoFile', memory], { cwd: packageRoot });
+  const status = await run(
+    process.execPath,
+    [tsc, '-p', 'tsconfig.build.json', '--incremental', '--tsBuildInfoFile', memory],
+    { cwd: packageRoot },
+  );
   for (const path of filesOf(lib).filter((name) => name.endsWith('.mjs'))) {
     const target = join(dist, relative(lib, path));
     mkdirSync(dirname(target), { recursive: true });

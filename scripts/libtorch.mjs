@@ -8,10 +8,33 @@
 // A fetched archive is unpacked into a temporary folder, only the members that compiling and running need, and renamed:
 // of two processes that race, one's work is used and none sees half a folder.
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream, createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs';
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { capture, formatBytes, isMain, log, packageRoot, Progress, readJson, run, runMain, SetupError } from './tools.mjs';
+import {
+  capture,
+  formatBytes,
+  isMain,
+  log,
+  Progress,
+  packageRoot,
+  readJson,
+  run,
+  runMain,
+  SetupError,
+} from './tools.mjs';
 
 const remedy =
   'Or point ARCHER_LIBTORCH at a folder that holds lib/libtorch_cpu.so and include/torch ' +
@@ -30,7 +53,9 @@ export function libtorchVersion(folder) {
   const read = (path) => (existsSync(join(folder, path)) ? readFileSync(join(folder, path), 'utf8') : '');
   const fromWheel = /__version__\s*=\s*['"]([^'"]+)['"]/.exec(read('version.py'))?.[1];
   const header = read('include/torch/headeronly/version.h') + read('include/torch/csrc/api/include/torch/version.h');
-  const parts = ['MAJOR', 'MINOR', 'PATCH'].map((part) => new RegExp(`#define TORCH_VERSION_${part} (\\d+)`).exec(header)?.[1]);
+  const parts = ['MAJOR', 'MINOR', 'PATCH'].map(
+    (part) => new RegExp(`#define TORCH_VERSION_${part} (\\d+)`).exec(header)?.[1],
+  );
   const fromHeader = parts[0] && parts[1] ? parts.filter(Boolean).join('.') : undefined;
   return fromWheel ?? (read('build-version').trim() || fromHeader);
 }
@@ -91,13 +116,16 @@ export function wantedArchive(env, spec) {
         'digits of the archive\'s SHA-256, or "skip" to use the archive unchecked.',
     );
   }
-  const key = sha256 === 'skip' ? `url-${createHash('sha256').update(url).digest('hex').slice(0, 12)}` : sha256.slice(0, 12);
+  const key =
+    sha256 === 'skip' ? `url-${createHash('sha256').update(url).digest('hex').slice(0, 12)}` : sha256.slice(0, 12);
   const name = sha256 === pinned?.sha256 ? label : key;
   let file;
   try {
     file = basename(decodeURIComponent(new URL(url).pathname)) || 'libtorch.zip';
   } catch {
-    throw new SetupError(`ARCHER_LIBTORCH_URL=${url} is not a URL. Give http(s)://…, the address of a wheel or libtorch zip.`);
+    throw new SetupError(
+      `ARCHER_LIBTORCH_URL=${url} is not a URL. Give http(s)://…, the address of a wheel or libtorch zip.`,
+    );
   }
   return { file, url, sha256, bytes: 0, override: true, folder: join(cacheRoot(env), `libtorch-${name}`) };
 }
@@ -143,7 +171,15 @@ function checkSpace(folder, bytes) {
 async function downloadByPip(wanted, folder, env, spec) {
   const requirement = `torch==${spec.version}+${spec.label}`;
   const args = ['-m', 'pip', 'download', '--no-deps', '--no-cache-dir', '--progress-bar', 'off', requirement];
-  args.push('--only-binary=:all:', '--implementation', 'cp', '--python-version', wanted.python, '--platform', wanted.platform);
+  args.push(
+    '--only-binary=:all:',
+    '--implementation',
+    'cp',
+    '--python-version',
+    wanted.python,
+    '--platform',
+    wanted.platform,
+  );
   const largest = (path) => {
     let bytes = 0;
     try {
@@ -212,9 +248,13 @@ async function downloadByUrl(wanted, folder) {
       failure = `the connection ended at ${done} of ${total} bytes`;
     } catch (error) {
       if (error.code === 'ENOSPC') {
-        throw new SetupError(`The disk of ${folder} is full. Make room, or name another cache folder with XDG_CACHE_HOME.`);
+        throw new SetupError(
+          `The disk of ${folder} is full. Make room, or name another cache folder with XDG_CACHE_HOME.`,
+        );
       }
-      const cause = stalled.signal.aborted ? 'no data for 60 s' : (error.cause?.code ?? error.cause?.message ?? error.message);
+      const cause = stalled.signal.aborted
+        ? 'no data for 60 s'
+        : (error.cause?.code ?? error.cause?.message ?? error.message);
       failure = done > 0 ? `the connection broke at ${done} of ${total || 'unknown'} bytes (${cause})` : cause;
       if (done === 0 && !stalled.signal.aborted) break;
     } finally {
@@ -257,7 +297,9 @@ async function unpack(archive, folder, spec, cmake) {
   const listing = capture(cmake, ['-E', 'tar', 'tf', archive]);
   const needed = neededMembers(listing?.split('\n') ?? [], spec);
   if (!needed) {
-    throw new SetupError(`${basename(archive)} is no libtorch: ${listing ? 'lib/libtorch_cpu.so is not in it' : 'it cannot be read as a zip file'}. ${remedy}`);
+    throw new SetupError(
+      `${basename(archive)} is no libtorch: ${listing ? 'lib/libtorch_cpu.so is not in it' : 'it cannot be read as a zip file'}. ${remedy}`,
+    );
   }
   // --files-from instead of arguments: twelve thousand names are too many for one command line.
   const list = join(folder, 'members.txt');
@@ -265,11 +307,18 @@ async function unpack(archive, folder, spec, cmake) {
   const out = join(folder, 'unpacked');
   mkdirSync(out);
   let output = '';
-  const status = await run(cmake, ['-E', 'tar', 'xf', archive, `--files-from=${list}`], { cwd: out, onData: (data) => (output += data) });
+  const status = await run(cmake, ['-E', 'tar', 'xf', archive, `--files-from=${list}`], {
+    cwd: out,
+    onData: (data) => (output += data),
+  });
   const root = join(out, needed.prefix);
   if (status !== 0 || !holdsLibtorch(root)) {
-    const reason = /No space/i.test(output) ? 'the disk is full' : output.trim().split('\n').at(-1) || `cmake -E tar ended with ${status}`;
-    throw new SetupError(`${basename(archive)} could not be unpacked in ${folder}: ${reason}. Make room or try again. ${remedy}`);
+    const reason = /No space/i.test(output)
+      ? 'the disk is full'
+      : output.trim().split('\n').at(-1) || `cmake -E tar ended with ${status}`;
+    throw new SetupError(
+      `${basename(archive)} could not be unpacked in ${folder}: ${reason}. Make room or try again. ${remedy}`,
+    );
   }
   return root;
 }
@@ -280,7 +329,9 @@ async function fetchArchive(wanted, env, spec, say, cmake) {
   try {
     mkdirSync(temporary, { recursive: true });
   } catch (error) {
-    throw new SetupError(`The cache folder ${parent} cannot be made (${error.code}). Set XDG_CACHE_HOME to one that can. ${remedy}`);
+    throw new SetupError(
+      `The cache folder ${parent} cannot be made (${error.code}). Set XDG_CACHE_HOME to one that can. ${remedy}`,
+    );
   }
   // A fetch that Ctrl-C ends leaves nothing behind.
   const clean = () => rmSync(temporary, { recursive: true, force: true });
@@ -346,7 +397,13 @@ async function fetchArchive(wanted, env, spec, say, cmake) {
  * @returns {Promise<{ root: string, version: string, source: string } | undefined>}
  * @throws SetupError with a sentence and the remedy
  */
-export async function resolveLibtorch({ env = process.env, spec = readSpec(), say = log, fetch = true, cmake = 'cmake' } = {}) {
+export async function resolveLibtorch({
+  env = process.env,
+  spec = readSpec(),
+  say = log,
+  fetch = true,
+  cmake = 'cmake',
+} = {}) {
   const named = fromEnvironment(env, spec);
   if (named) return named;
   const wanted = wantedArchive(env, spec);
@@ -366,7 +423,9 @@ async function main(args) {
     process.stdout.write('not here yet: `node scripts/libtorch.mjs` fetches it\n');
     return 1;
   }
-  process.stdout.write(args.includes('--json') ? `${JSON.stringify(found)}\n` : `${found.root} (${found.version}, ${found.source})\n`);
+  process.stdout.write(
+    args.includes('--json') ? `${JSON.stringify(found)}\n` : `${found.root} (${found.version}, ${found.source})\n`,
+  );
   return 0;
 }
 

@@ -10,7 +10,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { buildFolder, buildNative } from './build-native.mjs';
 import { buildTs } from './build-ts.mjs';
-import { log, packageRoot, readJson, run, runMain, SetupError } from './tools.mjs';
+import { isMain, log, packageRoot, readJson, run, runMain, SetupError } from './tools.mjs';
 
 const total = { passed: 0, failed: 0, skipped: 0 };
 const failures = [];
@@ -30,7 +30,11 @@ function packageFolder(name) {
 }
 
 async function checkTypes() {
-  const status = await run(process.execPath, [join(packageFolder('typescript'), 'bin', 'tsc'), '-p', 'tsconfig.json', '--noEmit'], { cwd: packageRoot });
+  const status = await run(
+    process.execPath,
+    [join(packageFolder('typescript'), 'bin', 'tsc'), '-p', 'tsconfig.json', '--noEmit'],
+    { cwd: packageRoot },
+  );
   if (status !== 0) fail('types: tsc -p tsconfig.json --noEmit');
 }
 
@@ -47,17 +51,27 @@ async function compile(options, withTs = true) {
 
 /** Every test of a CTest JUnit file: { name, status, text }. */
 export function parseJUnit(xml) {
-  const unescape = (text) => text.replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&quot;/g, '"').replace(/&apos;/g, "'").replace(/&amp;/g, '&');
-  return [...xml.matchAll(/<testcase name="([^"]*)"[^>]*status="([^"]*)"[^>]*?(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(([, name, status, body]) => ({
-    name: unescape(name),
-    status,
-    text: unescape(/<system-out>([\s\S]*?)<\/system-out>/.exec(body ?? '')?.[1] ?? ''),
-  }));
+  const unescape = (text) =>
+    text
+      .replace(/&lt;/g, '<')
+      .replace(/&gt;/g, '>')
+      .replace(/&quot;/g, '"')
+      .replace(/&apos;/g, "'")
+      .replace(/&amp;/g, '&');
+  return [...xml.matchAll(/<testcase name="([^"]*)"[^>]*status="([^"]*)"[^>]*?(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(
+    ([, name, status, body]) => ({
+      name: unescape(name),
+      status,
+      text: unescape(/<system-out>([\s\S]*?)<\/system-out>/.exec(body ?? '')?.[1] ?? ''),
+    }),
+  );
 }
 
 /** Names of the CTest executables whose path begins with one of these; all of them without any. */
 function nativeTests(paths) {
-  const names = readdirSync(join(packageRoot, 'native', 'tests')).filter((name) => name.endsWith('.cpp')).map((name) => name.slice(0, -4));
+  const names = readdirSync(join(packageRoot, 'native', 'tests'))
+    .filter((name) => name.endsWith('.cpp'))
+    .map((name) => name.slice(0, -4));
   const prefixes = paths.map((path) => path.replace(/^.*native\/(tests\/?)?/, '').replace(/\.cpp$/, ''));
   return names.filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
 }
@@ -66,7 +80,18 @@ async function runCTest(names, folder) {
   const report = join(folder, 'ctest.xml');
   const filter = names === undefined ? [] : ['-R', `^(${names.join('|')})$`];
   const jobs = String(Math.max(1, Math.floor(availableParallelism() / 2))); // each may use two threads
-  const args = ['--test-dir', buildFolder, '--output-junit', report, '--output-on-failure', '--timeout', '600', '-j', jobs, ...filter];
+  const args = [
+    '--test-dir',
+    buildFolder,
+    '--output-junit',
+    report,
+    '--output-on-failure',
+    '--timeout',
+    '600',
+    '-j',
+    jobs,
+    ...filter,
+  ];
   const status = await run('ctest', args, { env: { ...process.env, CTEST_OUTPUT_ON_FAILURE: '1' } });
   const tests = existsSync(report) ? parseJUnit(readFileSync(report, 'utf8')) : [];
   for (const { name, status: outcome, text } of tests) {
@@ -83,7 +108,11 @@ async function runCTest(names, folder) {
 
 async function runJest(args, folder) {
   const report = join(folder, 'jest.json');
-  const env = { ...process.env, NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --disable-warning=ExperimentalWarning`.trim() };
+  const env = {
+    ...process.env,
+    NODE_OPTIONS:
+      `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --disable-warning=ExperimentalWarning`.trim(),
+  };
   const jest = join(packageFolder('jest'), 'bin', 'jest.js');
   const status = await run(process.execPath, [jest, '--json', `--outputFile=${report}`, ...args], {
     cwd: packageRoot,
@@ -111,9 +140,12 @@ async function runJest(args, folder) {
 }
 
 function summary() {
-  const section = (title, lines) => (lines.length > 0 ? `\n${title}\n${lines.map((line) => `  ${line}\n`).join('')}` : '');
+  const section = (title, lines) =>
+    lines.length > 0 ? `\n${title}\n${lines.map((line) => `  ${line}\n`).join('')}` : '';
   const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
-  process.stdout.write(`${section('Skipped:', skips)}${section('Failed:', failures)}\n${total.passed} passed, ${total.failed} failed${skipped}\n`);
+  process.stdout.write(
+    `${section('Skipped:', skips)}${section('Failed:', failures)}\n${total.passed} passed, ${total.failed} failed${skipped}\n`,
+  );
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
 }
 
@@ -150,4 +182,4 @@ async function main(args) {
   }
 }
 
-await runMain(main);
+if (isMain(import.meta.url)) await runMain(main);
