@@ -1,42 +1,12 @@
-// The numbers of a training step under verl's names, and the per-class ones that nobody else logs. docs/metrics.md has
-// every formula. A mean over nothing (a class without tokens, a step without an update) is left out, never 0.
+// The numbers of a training step under verl's names, and those that nobody else logs. docs/metrics.md has every formula.
+// A mean over nothing is left out, never 0.
 
-import type { ClassSums, LossSums } from '../native/types.js';
-import type { GroupKind } from './group-filter.js';
+import type { FinishReason, NativeLossOptions } from '../native/types.js';
+import { type GroupKind, groupKind } from './group-filter.js';
+import { type StepUpdate, type UpdateNumbers, updateMetrics } from './loss-metrics.js';
 import { repetitionRate } from './repetition.js';
 
 export type Metrics = Record<string, number>;
-
-function addClass(a: ClassSums, b: ClassSums): ClassSums {
-  return {
-    tokens: a.tokens + b.tokens,
-    entropy: a.entropy + b.entropy,
-    pgLoss: a.pgLoss + b.pgLoss,
-    klLoss: a.klLoss + b.klLoss,
-    ratio: a.ratio + b.ratio,
-    clipped: a.clipped + b.clipped,
-    clippedLower: a.clippedLower + b.clippedLower,
-  };
-}
-
-/** The sums of several micro-batches, mini-batches or inner epochs as one; undefined for none. */
-export function addSums(all: readonly LossSums[]): LossSums | undefined {
-  const [first, ...rest] = all;
-  return first && rest.reduce(
-    (a, b) => ({
-      knowledge: addClass(a.knowledge, b.knowledge),
-      reasoning: addClass(a.reasoning, b.reasoning),
-      ppoKl: a.ppoKl + b.ppoKl,
-      thresholdSum: a.thresholdSum + b.thresholdSum,
-      // Where no response has a threshold its minimum and maximum mean nothing.
-      thresholdMin: a.thresholdCount === 0 ? b.thresholdMin : b.thresholdCount === 0 ? a.thresholdMin : Math.min(a.thresholdMin, b.thresholdMin),
-      thresholdMax: a.thresholdCount === 0 ? b.thresholdMax : b.thresholdCount === 0 ? a.thresholdMax : Math.max(a.thresholdMax, b.thresholdMax),
-      thresholdCount: a.thresholdCount + b.thresholdCount,
-      emptyResponses: a.emptyResponses + b.emptyResponses,
-    }),
-    first,
-  );
-}
 
 /** name/mean, name/max and name/min of some values; nothing for none. */
 export function spread(name: string, values: ArrayLike<number>): Metrics {
@@ -49,71 +19,6 @@ export function spread(name: string, values: ArrayLike<number>): Metrics {
     if (value < min) min = value;
   }
   return { [`${name}/mean`]: sum / values.length, [`${name}/max`]: max, [`${name}/min`]: min };
-}
-
-/** One optimizer update: a mini-batch. */
-export interface UpdateNumbers {
-  pgLoss: number;
-  /** Of its micro-batches. */
-  sums: readonly LossSums[];
-  gradNorm: number;
-  skipped: boolean;
-}
-
-export interface StepUpdate {
-  updates: readonly UpdateNumbers[];
-  lr: number;
-  /** Whether reference log-probs were there; without them no KL is reported. */
-  hasReference: boolean;
-  /** Tokens that changed class from one inner epoch to the next, over those compared. */
-  classFlips: { flipped: number; compared: number };
-  /** |exp(log-prob of the training engine) − exp(log-prob as sampled)| under the sampling weights. */
-  rolloutProbsDiff: { sum: number; max: number; tokens: number };
-}
-
-function classMetrics(name: 'knowledge' | 'reasoning', sums: ClassSums, allTokens: number, hasReference: boolean): Metrics {
-  const metrics: Metrics = { [`actor/${name}/token_share`]: sums.tokens / allTokens };
-  if (sums.tokens === 0) return metrics;
-  metrics[`actor/${name}/entropy`] = sums.entropy / sums.tokens;
-  metrics[`actor/${name}/pg_clipfrac`] = sums.clipped / sums.tokens;
-  metrics[`actor/${name}/pg_clipfrac_lower`] = sums.clippedLower / sums.tokens;
-  if (hasReference) metrics[`actor/${name}/kl_loss`] = sums.klLoss / sums.tokens;
-  metrics[`actor/${name}/ratio_mean`] = sums.ratio / sums.tokens;
-  return metrics;
-}
-
-/** actor/* and training/rollout_probs_diff_*. Sums are pooled over all updates of the step, so every token counts alike. */
-export function updateMetrics({ updates, lr, hasReference, classFlips, rolloutProbsDiff }: StepUpdate): Metrics {
-  const metrics: Metrics = {};
-  const sums = addSums(updates.flatMap((update) => update.sums));
-  if (sums === undefined) return metrics;
-  metrics['actor/pg_loss'] = updates.reduce((sum, update) => sum + update.pgLoss, 0) / updates.length;
-  const { knowledge, reasoning } = sums;
-  const all = addClass(knowledge, reasoning);
-  if (all.tokens > 0) {
-    if (hasReference) metrics['actor/kl_loss'] = all.klLoss / all.tokens;
-    metrics['actor/entropy'] = all.entropy / all.tokens;
-    metrics['actor/pg_clipfrac'] = all.clipped / all.tokens;
-    metrics['actor/pg_clipfrac_lower'] = all.clippedLower / all.tokens;
-    metrics['actor/ppo_kl'] = sums.ppoKl / all.tokens;
-    Object.assign(metrics, classMetrics('knowledge', knowledge, all.tokens, hasReference));
-    Object.assign(metrics, classMetrics('reasoning', reasoning, all.tokens, hasReference));
-  }
-  if (sums.thresholdCount > 0) {
-    metrics['actor/entropy_threshold_mean'] = sums.thresholdSum / sums.thresholdCount;
-    metrics['actor/entropy_threshold_min'] = sums.thresholdMin;
-    metrics['actor/entropy_threshold_max'] = sums.thresholdMax;
-  }
-  if (classFlips.compared > 0) metrics['actor/class_flip_rate'] = classFlips.flipped / classFlips.compared;
-  const norms = updates.map((update) => update.gradNorm).filter(Number.isFinite);
-  if (norms.length > 0) metrics['actor/grad_norm'] = norms.reduce((sum, norm) => sum + norm, 0) / norms.length;
-  metrics['actor/skipped_updates'] = updates.filter((update) => update.skipped).length;
-  metrics['actor/lr'] = lr;
-  if (rolloutProbsDiff.tokens > 0) {
-    metrics['training/rollout_probs_diff_mean'] = rolloutProbsDiff.sum / rolloutProbsDiff.tokens;
-    metrics['training/rollout_probs_diff_max'] = rolloutProbsDiff.max;
-  }
-  return metrics;
 }
 
 export const outcomeNames = ['ok', 'wrong', 'parse_error', 'timeout', 'crash'] as const;
@@ -167,4 +72,72 @@ export function lengthMetrics(responses: readonly ResponseNumbers[]): Metrics {
   add('response/repetition_rate_right', rates.filter(({ right }) => right));
   add('response/repetition_rate_wrong', rates.filter(({ right }) => !right));
   return metrics;
+}
+
+/** A group of responses with the verifier's verdicts; see ScoredGroup in lib/train/types.ts. */
+export interface StepGroup {
+  prompt: { ids: ArrayLike<number> };
+  responses: readonly { ids: ArrayLike<number>; text: string; finish: FinishReason }[];
+  verdicts: readonly { score: number; outcome: string }[];
+  rewards: readonly number[];
+}
+
+/** Everything that a step's metrics are made of. */
+export interface StepNumbers {
+  /** 1 for the first. */
+  step: number;
+  /** Epochs of the data that are complete. */
+  epoch: number;
+  collected: { sampled: readonly StepGroup[]; kept: readonly StepGroup[]; numGenBatches: number };
+  /** The responses of the update. */
+  samples: readonly { advantage: number; response: { ids: ArrayLike<number> } }[];
+  update: Pick<StepUpdate, 'classFlips' | 'rolloutProbsDiff'> & { miniBatches: readonly UpdateNumbers[] };
+  lr: number;
+  loss: Pick<NativeLossOptions, 'knowledgeKlCoef' | 'reasoningKlCoef'>;
+}
+
+/** critic/advantages/*: over the response tokens of the update, as verl has it; a response counts by its length. */
+function advantageMetrics(samples: StepNumbers['samples']): Metrics {
+  const metrics = spread('critic/advantages', samples.map(({ advantage }) => advantage));
+  let [sum, tokens] = [0, 0];
+  for (const { advantage, response } of samples) {
+    sum += advantage * response.ids.length;
+    tokens += response.ids.length;
+  }
+  if (tokens > 0) metrics['critic/advantages/mean'] = sum / tokens;
+  return metrics;
+}
+
+/** All metrics of one step that the computation determines: the line of metrics.jsonl. */
+export function stepMetrics({ step, epoch, collected, samples, update, lr, loss }: StepNumbers): Metrics {
+  const groups = collected.sampled.map(({ verdicts, rewards }) => {
+    const scores = verdicts.map(({ score }) => score);
+    return { scores, rewards, outcomes: verdicts.map(({ outcome }) => outcome), kind: groupKind(scores) };
+  });
+  const responses = collected.sampled.flatMap(({ prompt, responses: all, verdicts }) =>
+    all.map(({ ids, text, finish }, index) => ({
+      promptLength: prompt.ids.length,
+      length: ids.length,
+      text,
+      truncated: finish === 'length',
+      right: (verdicts[index]?.score ?? 0) > 0,
+    })),
+  );
+  return {
+    'training/global_step': step,
+    'training/epoch': epoch,
+    ...rewardMetrics(groups),
+    'batch/kept_groups': collected.kept.length,
+    'batch/num_gen_batches': collected.numGenBatches,
+    ...lengthMetrics(responses),
+    'perf/total_num_tokens': responses.reduce((sum, { promptLength, length }) => sum + promptLength + length, 0),
+    ...advantageMetrics(samples),
+    ...updateMetrics({
+      updates: update.miniBatches,
+      lr,
+      hasReference: loss.knowledgeKlCoef !== 0 || loss.reasoningKlCoef !== 0,
+      classFlips: update.classFlips,
+      rolloutProbsDiff: update.rolloutProbsDiff,
+    }),
+  };
 }

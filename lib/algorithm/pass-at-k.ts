@@ -1,7 +1,7 @@
 // Evaluation numbers (archer.md part 6): unbiased pass@k, avg@n, maj@n, and bootstrap intervals over problems.
 
 import { ArcherError } from '../errors.js';
-import { keyedUniform } from './philox.js';
+import { keyedIndices } from './philox.js';
 
 /**
  * pass@k = 1 − C(n−c, k) / C(n, k) as the product 1 − Π_{i=n−c+1..n} (1 − k/i): unbiased, and no large factorial.
@@ -69,23 +69,29 @@ export interface BootstrapOptions {
 }
 
 /**
- * The mean over problems with a percentile bootstrap interval. Problems are drawn, not responses: those of one problem
- * are not independent. Same seed, same interval.
+ * The mean over problems with a percentile bootstrap interval, for several metrics of the same problems: each resample
+ * draws problems (not responses: those of one problem are not independent) and serves all of them. Same seed, same
+ * intervals.
+ * @param columns one array per metric, with a value per problem
  */
-export function bootstrapInterval(perProblem: ArrayLike<number>, options: BootstrapOptions): Interval {
+export function bootstrapIntervals(columns: readonly ArrayLike<number>[], options: BootstrapOptions): Interval[] {
   const { seed, resamples = 2000, level = 0.95 } = options;
-  const count = perProblem.length;
+  const count = columns[0]?.length ?? 0;
   if (count === 0) throw new ArcherError('ARCHER_E_DATA', 'There is no problem to evaluate: the data set is empty.');
-  const means = new Float64Array(resamples);
+  const means = columns.map(() => new Float64Array(resamples));
+  const drawn = new Uint32Array(count);
   for (let round = 0; round < resamples; ++round) {
-    let sum = 0;
-    for (let draw = 0; draw < count; ++draw) {
-      sum += perProblem[Math.floor(keyedUniform({ seed, stream: 'bootstrap', a: round }, draw) * count)]!;
-    }
-    means[round] = sum / count;
+    keyedIndices(drawn, count, { seed, stream: 'bootstrap', a: round });
+    columns.forEach((column, which) => {
+      let sum = 0;
+      for (let draw = 0; draw < count; ++draw) sum += column[drawn[draw]!]!;
+      means[which]![round] = sum / count;
+    });
   }
-  means.sort();
-  return { mean: mean(perProblem), low: quantile(means, (1 - level) / 2), high: quantile(means, (1 + level) / 2) };
+  return columns.map((column, which) => {
+    const sorted = means[which]!.sort();
+    return { mean: mean(column), low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };
+  });
 }
 
 /** All n responses to one problem. */
@@ -117,17 +123,23 @@ export function evaluationMetrics(problems: readonly ProblemOutcome[], options: 
     correct: correct ?? scores.map((score) => score > 0),
     majority: majorityIndex(votes),
   }));
+  const columns = new Map<string, number[]>();
+  if (options.metrics.includes('avg@n')) columns.set(`avg@${n}`, judged.map(({ scores }) => mean(scores)));
+  if (options.metrics.includes('pass@k')) {
+    const counts = judged.map(({ correct }) => correct.filter(Boolean).length);
+    for (const k of reportedKs(n)) columns.set(`pass@${k}`, counts.map((count) => passAtK(n, count, k)));
+  }
+  if (options.metrics.includes('maj@n')) {
+    columns.set(`maj@${n}`, judged.map(({ correct, majority }) => (correct[majority] ? 1 : 0)));
+  }
   const result: Record<string, number> = {};
-  const add = (name: string, value: (problem: (typeof judged)[number]) => number) => {
-    const { mean: middle, low, high } = bootstrapInterval(judged.map(value), options);
+  if (columns.size === 0) return result;
+  const intervals = bootstrapIntervals([...columns.values()], options);
+  [...columns.keys()].forEach((name, which) => {
+    const { mean: middle, low, high } = intervals[which]!;
     result[name] = middle;
     result[`${name}/ci_low`] = low;
     result[`${name}/ci_high`] = high;
-  };
-  if (options.metrics.includes('avg@n')) add(`avg@${n}`, ({ scores }) => mean(scores));
-  if (options.metrics.includes('pass@k')) {
-    for (const k of reportedKs(n)) add(`pass@${k}`, ({ correct }) => passAtK(n, correct.filter(Boolean).length, k));
-  }
-  if (options.metrics.includes('maj@n')) add(`maj@${n}`, ({ correct, majority }) => (correct[majority] ? 1 : 0));
+  });
   return result;
 }

@@ -3,21 +3,27 @@
 
 export type PhiloxBlock = [number, number, number, number];
 
-/** High and low 32 bits of the product of two unsigned 32-bit integers; every step is exact below 2^53. */
-function multiply(a: number, b: number): [number, number] {
+/** The high 32 bits of the product of two unsigned 32-bit integers; every step is exact below 2^53. */
+function highProduct(a: number, b: number): number {
   const low = (a & 0xffff) * b;
-  const high = (a >>> 16) * b + Math.floor(low / 2 ** 16);
-  return [Math.floor(high / 2 ** 16) >>> 0, Math.imul(a, b) >>> 0];
+  return Math.floor(((a >>> 16) * b + Math.floor(low / 2 ** 16)) / 2 ** 16);
 }
 
 /** Ten rounds; all words are unsigned 32-bit integers. */
 export function philox4x32(counter: Readonly<PhiloxBlock>, key: readonly [number, number]): PhiloxBlock {
-  let [c0, c1, c2, c3] = counter;
-  let [k0, k1] = key;
+  let c0 = counter[0];
+  let c1 = counter[1];
+  let c2 = counter[2];
+  let c3 = counter[3];
+  let k0 = key[0];
+  let k1 = key[1];
   for (let round = 0; round < 10; ++round) {
-    const [high0, low0] = multiply(0xd2511f53, c0);
-    const [high1, low1] = multiply(0xcd9e8d57, c2);
-    [c0, c1, c2, c3] = [(high1 ^ c1 ^ k0) >>> 0, low1, (high0 ^ c3 ^ k1) >>> 0, low0];
+    const next0 = (highProduct(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0;
+    const next2 = (highProduct(0xd2511f53, c0) ^ c3 ^ k1) >>> 0;
+    c1 = Math.imul(0xcd9e8d57, c2) >>> 0;
+    c3 = Math.imul(0xd2511f53, c0) >>> 0;
+    c0 = next0;
+    c2 = next2;
     k0 = (k0 + 0x9e3779b9) >>> 0;
     k1 = (k1 + 0xbb67ae85) >>> 0;
   }
@@ -39,11 +45,25 @@ export interface RandomKey {
   b?: number;
 }
 
+function keyWords({ seed, stream }: RandomKey): [number, number] {
+  return [seed % 2 ** 32, (Math.floor(seed / 2 ** 32) ^ randomStreams[stream]) >>> 0];
+}
+
 /** The number of this key at `index` (0 … 2^32 − 1): uniform in [0, 1) with 53 bits. */
-export function keyedUniform({ seed, stream, a = 0, b = 0 }: RandomKey, index: number): number {
-  const key1 = (Math.floor(seed / 2 ** 32) ^ randomStreams[stream]) >>> 0;
-  const [high, low] = philox4x32([index, 0, b, a], [seed % 2 ** 32, key1]);
+export function keyedUniform(key: RandomKey, index: number): number {
+  const [high, low] = philox4x32([index, 0, key.b ?? 0, key.a ?? 0], keyWords(key));
   return (high * 2 ** 21 + (low >>> 11)) * 2 ** -53;
+}
+
+/** Fills `into` with draws of 0 … below − 1, with replacement; four to a block, each from 32 bits. */
+export function keyedIndices(into: Uint32Array, below: number, key: RandomKey): void {
+  const words = keyWords(key);
+  for (let index = 0; index < into.length; index += 4) {
+    const block = philox4x32([index, 1, key.b ?? 0, key.a ?? 0], words);
+    for (let lane = 0; lane < 4 && index + lane < into.length; ++lane) {
+      into[index + lane] = Math.floor((block[lane]! / 2 ** 32) * below);
+    }
+  }
 }
 
 /** 0 … count − 1 in the order of this key (Fisher and Yates). */

@@ -1,0 +1,171 @@
+// The numbers of a step: sums over micro-batches to verl's names.
+
+import { describe, expect, test } from '@jest/globals';
+import { addSums, updateMetrics } from '../../lib/algorithm/loss-metrics.js';
+import { lengthMetrics, rewardMetrics, spread, stepMetrics } from '../../lib/algorithm/metrics.js';
+import type { ClassSums, LossSums } from '../../lib/native/types.js';
+
+const none: ClassSums = { tokens: 0, entropy: 0, pgLoss: 0, klLoss: 0, ratio: 0, clipped: 0, clippedLower: 0 };
+const first: LossSums = {
+  knowledge: { tokens: 8, entropy: 2, pgLoss: 1, klLoss: 0.8, ratio: 8.4, clipped: 2, clippedLower: 1 },
+  reasoning: { tokens: 2, entropy: 3, pgLoss: 1, klLoss: 0.2, ratio: 1.8, clipped: 1, clippedLower: 0 },
+  ppoKl: 0.5,
+  thresholdSum: 3,
+  thresholdMin: 1,
+  thresholdMax: 2,
+  thresholdCount: 2,
+  emptyResponses: 0,
+};
+const second: LossSums = { ...first, knowledge: { ...first.knowledge, tokens: 32 }, reasoning: none, ppoKl: 0.5, thresholdMin: 0.5 };
+const empty: LossSums = { ...first, knowledge: none, reasoning: none, ppoKl: 0, thresholdSum: 0, thresholdMin: Infinity, thresholdMax: -Infinity, thresholdCount: 0, emptyResponses: 1 };
+
+const quiet = { lr: 1e-6, hasReference: true, classFlips: { flipped: 0, compared: 0 }, rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 } };
+const update = (sums: LossSums[], gradNorm = 1) => ({ pgLoss: 0.25, sums, gradNorm, skipped: !Number.isFinite(gradNorm) });
+
+describe('updateMetrics', () => {
+  test('every token counts alike, over micro-batches and updates', () => {
+    const metrics = updateMetrics({ ...quiet, updates: [update([first], 2), update([second, empty], 4)] });
+    expect(metrics).toMatchObject({
+      'actor/pg_loss': 0.25,
+      'actor/kl_loss': (0.8 + 0.2 + 0.8) / 42,
+      'actor/entropy': 7 / 42,
+      'actor/pg_clipfrac': 5 / 42,
+      'actor/pg_clipfrac_lower': 2 / 42,
+      'actor/ppo_kl': 1 / 42,
+      'actor/grad_norm': 3,
+      'actor/lr': 1e-6,
+      'actor/skipped_updates': 0,
+      'actor/knowledge/token_share': 40 / 42,
+      'actor/knowledge/pg_clipfrac': 4 / 40,
+      'actor/reasoning/entropy': 1.5,
+      'actor/reasoning/ratio_mean': 0.9,
+      'actor/entropy_threshold_mean': 1.5,
+      'actor/entropy_threshold_min': 0.5,
+      'actor/entropy_threshold_max': 2,
+    });
+  });
+
+  test('what there is nothing of is left out: class, reference, epochs, update', () => {
+    const alone = updateMetrics({ ...quiet, hasReference: false, updates: [update([second])] });
+    expect(alone['actor/reasoning/token_share']).toBe(0);
+    expect(Object.keys(alone).filter((name) => /reasoning\/(?!token_share)|kl_loss|flip|probs_diff/.test(name))).toEqual([]);
+    expect(updateMetrics({ ...quiet, updates: [] })).toEqual({});
+    const masked = updateMetrics({ ...quiet, updates: [update([empty])] });
+    expect(masked).toEqual({ 'actor/pg_loss': 0.25, 'actor/grad_norm': 1, 'actor/lr': 1e-6, 'actor/skipped_updates': 0 });
+  });
+
+  test('a non-finite norm is counted, not averaged', () => {
+    const metrics = updateMetrics({ ...quiet, updates: [update([first], 2), update([first], Number.NaN)] });
+    expect([metrics['actor/grad_norm'], metrics['actor/skipped_updates']]).toEqual([2, 1]);
+    expect(updateMetrics({ ...quiet, updates: [update([first], Infinity)] })).not.toHaveProperty(['actor/grad_norm']);
+  });
+
+  test('flips and the difference between the engines', () => {
+    const metrics = updateMetrics({
+      ...quiet,
+      updates: [update([first])],
+      classFlips: { flipped: 3, compared: 12 },
+      rolloutProbsDiff: { sum: 0.5, max: 0.2, tokens: 10 },
+    });
+    expect(metrics).toMatchObject({
+      'actor/class_flip_rate': 0.25,
+      'training/rollout_probs_diff_mean': 0.05,
+      'training/rollout_probs_diff_max': 0.2,
+    });
+  });
+
+  test('adding sums does not change them', () => {
+    const before = structuredClone(first);
+    expect(addSums([empty, first])?.thresholdMin).toBe(1);
+    expect(addSums([first, empty])?.emptyResponses).toBe(1);
+    expect(addSums([])).toBeUndefined();
+    expect(first).toEqual(before);
+  });
+});
+
+test('rewards: scores, counts of groups and outcomes', () => {
+  const metrics = rewardMetrics([
+    { kind: 'mixed', scores: [1, 0], rewards: [0.5, 0], outcomes: ['ok', 'timeout'] },
+    { kind: 'solve_none', scores: [0, 0], rewards: [0, 0], outcomes: ['wrong', 'parse_error'] },
+  ]);
+  expect(metrics).toEqual({
+    'critic/score/mean': 0.25,
+    'critic/score/max': 1,
+    'critic/score/min': 0,
+    'critic/rewards/mean': 0.125,
+    'critic/rewards/max': 0.5,
+    'critic/rewards/min': 0,
+    'batch/solve_none': 1,
+    'batch/solve_all': 0,
+    'reward/ok': 1,
+    'reward/wrong': 1,
+    'reward/parse_error': 1,
+    'reward/timeout': 1,
+    'reward/crash': 0,
+  });
+});
+
+test('lengths, truncation, repetition split by right and wrong', () => {
+  const loop = 'a '.repeat(40);
+  const metrics = lengthMetrics([
+    { promptLength: 5, length: 10, text: 'fine', truncated: false, right: true },
+    { promptLength: 7, length: 30, text: loop, truncated: true, right: false },
+  ]);
+  expect(metrics).toMatchObject({
+    'response_length/mean': 20,
+    'response_length/max': 30,
+    'response_length/min': 10,
+    'response_length/clip_ratio': 0.5,
+    'prompt_length/mean': 6,
+    'batch/truncated': 1,
+    'response/repetition_rate_right': 0,
+  });
+  expect(metrics['response/repetition_rate_wrong']).toBeCloseTo(20 / 21, 12);
+  expect(metrics['response/repetition_rate']).toBeCloseTo(10 / 21, 12);
+  expect(lengthMetrics([])).toEqual({ 'batch/truncated': 0 });
+  expect(spread('x', [])).toEqual({});
+});
+
+test('a whole step', () => {
+  const group = {
+    prompt: { ids: [1, 2, 3] },
+    responses: [
+      { ids: [4, 5], text: 'a b', finish: 'stop' as const },
+      { ids: [4, 5, 6, 7], text: 'c', finish: 'length' as const },
+    ],
+    verdicts: [
+      { score: 1, outcome: 'ok' },
+      { score: 0, outcome: 'wrong' },
+    ],
+    rewards: [1, -0.5],
+  };
+  const failed = { ...group, verdicts: [group.verdicts[1]!, group.verdicts[1]!], rewards: [0, -0.5] };
+  const input = {
+    step: 3,
+    epoch: 1,
+    collected: { sampled: [group, failed], kept: [group], numGenBatches: 1 },
+    samples: group.responses.map((response, index) => ({ advantage: index === 0 ? 1 : -1, response })),
+    update: { ...quiet, miniBatches: [update([first])] },
+    lr: 0.5,
+    loss: { knowledgeKlCoef: 0, reasoningKlCoef: 0 },
+  };
+  const metrics = stepMetrics(input);
+  expect(metrics).toMatchObject({
+    'training/global_step': 3,
+    'training/epoch': 1,
+    'critic/score/mean': 0.25,
+    'critic/rewards/min': -0.5,
+    // A length penalty must not hide that nobody solved the second problem.
+    'batch/solve_none': 1,
+    'batch/kept_groups': 1,
+    'batch/truncated': 2,
+    'perf/total_num_tokens': 24,
+    'critic/advantages/mean': (2 - 4) / 6,
+    'critic/advantages/max': 1,
+    'actor/lr': 0.5,
+  });
+  expect(metrics).not.toHaveProperty(['actor/kl_loss']);
+  expect(stepMetrics({ ...input, loss: { knowledgeKlCoef: 0.001, reasoningKlCoef: 0 } })).toHaveProperty(['actor/kl_loss']);
+  const nothing = { ...input, collected: { ...input.collected, kept: [] }, samples: [], update: { ...quiet, miniBatches: [] } };
+  expect(Object.keys(stepMetrics(nothing)).filter((name) => /^(actor|critic\/adv)/.test(name))).toEqual([]);
+});
