@@ -12,8 +12,8 @@ namespace archer {
 namespace {
 
 template <typename T>
-void sample_rows(const at::Tensor& logits_MV, const SamplingOptions& options, const std::vector<Draw>& draws, uint64_t seed,
-                 uint32_t step, std::vector<SampledToken>& tokens, std::vector<char>& sampled) {
+void sample_rows(const at::Tensor& logits_MV, const SamplingOptions& options, const std::vector<Draw>& draws,
+                 uint64_t seed, uint32_t step, std::vector<SampledToken>& tokens, std::vector<char>& sampled) {
   const T* logits = logits_MV.const_data_ptr<T>();
   const int64_t V = logits_MV.size(1);
   at::parallel_for(0, static_cast<int64_t>(draws.size()), 1, [&](int64_t begin, int64_t end) {
@@ -32,15 +32,16 @@ void validate(const SamplingOptions& options) {
   const auto refuse_unless = [](bool holds, const char* name, auto value, const char* range) {
     require(holds, kConfig, std::string(name) + " is " + std::to_string(value) + "; it must be " + range);
   };
-  const bool temperature_holds = options.temperature == 0.0 || (options.temperature >= 1e-4 && options.temperature <= 1e4);
-  refuse_unless(temperature_holds, "temperature", options.temperature, "0 (greedy) or between 0.0001 and 10000");
+  const bool in_range = options.temperature >= 1e-4 && options.temperature <= 1e4;
+  refuse_unless(options.temperature == 0.0 || in_range, "temperature", options.temperature,
+                "0 (greedy) or between 0.0001 and 10000");
   refuse_unless(options.top_k == -1 || options.top_k >= 1, "top_k", options.top_k, "-1 (off) or at least 1");
   refuse_unless(options.top_p > 0.0 && options.top_p <= 1.0, "top_p", options.top_p, "above 0 and at most 1 (off)");
   refuse_unless(options.min_p >= 0.0 && options.min_p <= 1.0, "min_p", options.min_p, "between 0 (off) and 1");
 }
 
-std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options, const std::vector<Draw>& draws,
-                                 uint64_t seed, uint32_t step) {
+std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options,
+                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step) {
   const bool float32 = logits_MV.scalar_type() == at::kFloat;
   require(logits_MV.dim() == 2 && logits_MV.size(1) > 0 && logits_MV.is_contiguous() &&
               (float32 || logits_MV.scalar_type() == at::kDouble),

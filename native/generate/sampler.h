@@ -24,8 +24,9 @@ struct Draw {
   uint32_t position = 0;  // 0-based, counted from the first generated token
 };
 
-// logits_MV: raw, [M, V], float32 or float64, contiguous. ARCHER_E_NUMERIC names the first draw whose row is not finite.
-std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options, const std::vector<Draw>& draws,
-                                 uint64_t seed, uint32_t step);
+// logits_MV: raw, [M, V], float32 or float64, contiguous. ARCHER_E_NUMERIC names the first draw whose row defines no
+// distribution (kernels/sample_row.h).
+std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options,
+                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step);
 
 }  // namespace archer

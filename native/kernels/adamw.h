@@ -1,6 +1,6 @@
 // The two loops of an optimizer step over raw arrays, for one contiguous block; callers split the work in fixed blocks.
 //   adamw_update: p -= lr wd p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
-//                 p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps)            (Loshchilov & Hutter, as PyTorch orders it)
+//                 p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps)    (as PyTorch orders it)
 //   sum_of_squares: sum of g^2 in float64
 #pragma once
 #include <cstdint>

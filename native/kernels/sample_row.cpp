@@ -102,7 +102,8 @@ ARCHER_AVX512 T maximum_avx512(const T* logits, int64_t V, bool* valid) {
   return maximum_body(logits, V, valid);
 }
 template <typename T>
-ARCHER_AVX512 RowSums sums_avx512(const T* logits, int64_t V, double maximum, double inverse_temperature, double* block_sums) {
+ARCHER_AVX512 RowSums sums_avx512(const T* logits, int64_t V, double maximum, double inverse_temperature,
+                                   double* block_sums) {
   return sums_body(logits, V, maximum, inverse_temperature, block_sums);
 }
 template <typename T>
@@ -110,7 +111,8 @@ ARCHER_AVX2 T maximum_avx2(const T* logits, int64_t V, bool* valid) {
   return maximum_body(logits, V, valid);
 }
 template <typename T>
-ARCHER_AVX2 RowSums sums_avx2(const T* logits, int64_t V, double maximum, double inverse_temperature, double* block_sums) {
+ARCHER_AVX2 RowSums sums_avx2(const T* logits, int64_t V, double maximum, double inverse_temperature,
+                               double* block_sums) {
   return sums_body(logits, V, maximum, inverse_temperature, block_sums);
 }
 #endif
@@ -119,7 +121,8 @@ template <typename T>
 RowLoops<T> choose_loops() {
 #if ARCHER_X86_TARGETS
   const bool fma = __builtin_cpu_supports("fma");
-  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
     return {maximum_avx512<T>, sums_avx512<T>};
   }
   if (fma && __builtin_cpu_supports("avx2")) return {maximum_avx2<T>, sums_avx2<T>};
@@ -154,7 +157,9 @@ int32_t draw_from_all(const T* logits, int64_t V, double maximum, double inverse
 
 using Candidate = SampleScratch::Candidate;
 
-bool ranks_before(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
+bool ranks_before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
 
 // The k that rank first, by a heap whose front ranks last. Ids come in ascending order: an equal logit never displaces.
 template <typename T>
@@ -172,15 +177,16 @@ void keep_top_k(const T* logits, int64_t V, int64_t k, std::vector<Candidate>& c
   }
 }
 
-// A candidate stays while the probability of those that rank before it is below top_p. Ranks are made in growing pieces:
-// a peaked distribution sorts 64 candidates, whatever the vocabulary.
+// A candidate stays while the probability of those that rank before it is below top_p. Ranks are made in growing
+// pieces: a peaked distribution sorts 64 candidates, whatever the vocabulary.
 template <typename Exponential>
 void keep_top_p(std::vector<Candidate>& candidates, double mass, Exponential exponential) {
   double before = 0.0;
   size_t ranked = 0;
   while (ranked < candidates.size()) {
     const size_t end = std::min(candidates.size(), std::max<size_t>(64, ranked * 4));
-    const auto first = candidates.begin() + static_cast<int64_t>(ranked), last = candidates.begin() + static_cast<int64_t>(end);
+    const auto first = candidates.begin() + static_cast<int64_t>(ranked);
+    const auto last = candidates.begin() + static_cast<int64_t>(end);
     if (end < candidates.size()) std::nth_element(first, last, candidates.end(), ranks_before);
     std::sort(first, last, ranks_before);
     for (; ranked < end; ++ranked) {
@@ -194,8 +200,8 @@ void keep_top_p(std::vector<Candidate>& candidates, double mass, Exponential exp
 }
 
 template <typename T>
-int32_t draw_from_truncated(const T* logits, int64_t V, const SampleOptions& options, double maximum, double inverse_temperature,
-                            double sum, double u, std::vector<Candidate>& candidates) {
+int32_t draw_from_truncated(const T* logits, int64_t V, const SampleOptions& options, double maximum,
+                            double inverse_temperature, double sum, double u, std::vector<Candidate>& candidates) {
   const auto exponential = [&](const Candidate& c) { return exp_body((c.logit - maximum) * inverse_temperature); };
   candidates.clear();
   if (options.top_k > 0 && options.top_k < V) {
@@ -215,7 +221,9 @@ int32_t draw_from_truncated(const T* logits, int64_t V, const SampleOptions& opt
     }
   }
   if (options.top_p < 1.0) keep_top_p(candidates, options.top_p * sum, exponential);
-  if (options.min_p > 0.0) std::erase_if(candidates, [&](const Candidate& c) { return exponential(c) < options.min_p; });
+  if (options.min_p > 0.0) {
+    std::erase_if(candidates, [&](const Candidate& c) { return exponential(c) < options.min_p; });
+  }
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
 
   double kept = 0.0;
@@ -238,7 +246,8 @@ int32_t draw_from_truncated(const T* logits, int64_t V, const SampleOptions& opt
 double exp_nonpositive(double x) { return exp_body(x); }
 
 template <typename T>
-bool sample_row(const T* logits_V, int64_t V, const SampleOptions& options, double u, SampleScratch& scratch, SampledToken* token) {
+bool sample_row(const T* logits_V, int64_t V, const SampleOptions& options, double u, SampleScratch& scratch,
+                SampledToken* token) {
   static const RowLoops<T> loops = choose_loops<T>();
   bool valid = false;
   const T maximum = loops.maximum(logits_V, V, &valid);
@@ -253,7 +262,8 @@ bool sample_row(const T* logits_V, int64_t V, const SampleOptions& options, doub
   if (greedy) {
     token->id = static_cast<int32_t>(std::find(logits_V, logits_V + V, maximum) - logits_V);
   } else if (truncated) {
-    token->id = draw_from_truncated(logits_V, V, options, maximum64, inverse_temperature, sums.sum, u, scratch.candidates);
+    token->id = draw_from_truncated(logits_V, V, options, maximum64, inverse_temperature, sums.sum, u,
+                                    scratch.candidates);
   } else {
     token->id = draw_from_all(logits_V, V, maximum64, inverse_temperature, sums.sum, scratch.block_sums, u);
   }

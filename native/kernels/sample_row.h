@@ -9,7 +9,7 @@
 namespace archer::kernels {
 
 struct SampleOptions {
-  double temperature = 1.0;  // 0: the largest logit (lowest id on a tie); logp and entropy are then those of temperature 1
+  double temperature = 1.0;  // 0: the largest logit, lowest id on a tie; logp and entropy are then of temperature 1
   int64_t top_k = -1;        // keep the k largest; -1: off
   double top_p = 1.0;        // keep the smallest set of largest ones with at least this probability; 1: off
   double min_p = 0.0;        // keep those with at least this share of the largest probability; 0: off
@@ -34,7 +34,8 @@ struct SampleScratch {
 // u in [0, 1). False where the row defines no distribution: a NaN, a +inf, or nothing but -inf. (-inf: probability 0.)
 // T is float or double.
 template <typename T>
-bool sample_row(const T* logits_V, int64_t V, const SampleOptions& options, double u, SampleScratch& scratch, SampledToken* token);
+bool sample_row(const T* logits_V, int64_t V, const SampleOptions& options, double u, SampleScratch& scratch,
+                SampledToken* token);
 
 // e^x for x <= 0 to within two units in the last place, 0 below -708; written so that compilers vectorise it.
 double exp_nonpositive(double x);

@@ -16,7 +16,8 @@ GradNorm grad_norm(const std::vector<at::Tensor>& grads, double max_norm) {
   std::vector<at::Tensor> defined;
   for (size_t i = 0; i < grads.size(); ++i) {
     if (!grads[i].defined()) continue;
-    const bool usable = grads[i].is_contiguous() && (grads[i].scalar_type() == at::kFloat || grads[i].scalar_type() == at::kDouble);
+    const at::ScalarType dtype = grads[i].scalar_type();
+    const bool usable = grads[i].is_contiguous() && (dtype == at::kFloat || dtype == at::kDouble);
     require(usable, kShape, "gradient " + std::to_string(i) + " must be a contiguous float32 or float64 tensor");
     defined.push_back(grads[i]);
   }

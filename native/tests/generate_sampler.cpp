@@ -129,7 +129,8 @@ void test_against_reference() {
             for (const double min_p : {0.0, 0.02, 1.0}) {
               const SamplingOptions options = make_options(temperature, top_k, top_p, min_p);
               for (uint32_t i = 0; i < 4; ++i) {
-                const double u = i == 3 ? 1.0 - 0x1.0p-53 : archer::sample_uniform(9, 0, static_cast<uint32_t>(w), 0, i);
+                const auto key = static_cast<uint32_t>(w);
+                const double u = i == 3 ? 1.0 - 0x1.0p-53 : archer::sample_uniform(9, 0, key, 0, i);
                 const Expected expected = reference(row, options, u);
                 SampledToken narrow, wide;
                 const bool sampled = draw<float>(row, options, u, &narrow) && draw<double>(row, options, u, &wide);
@@ -171,7 +172,7 @@ void test_by_hand() {
   CHECK(id_of(three, 0.999) == 2 && id_of(three, 0.0) == 0 && id_of(three, 0.3) == 1);
   CHECK_NEAR(token.logp, std::log(0.125), 1e-14);
   CHECK_NEAR(token.entropy, 1.75 * std::log(2.0), 1e-14);
-  // top_p .6: 1/2 is not enough, 1/4 completes it. After top_k 2 (renormalised 2/3) the same .6 is reached by one token.
+  // top_p .6: 1/2 is not enough, 1/4 completes it. After top_k 2 the renormalised 2/3 is enough.
   CHECK(id_of(make_options(1.0, -1, 0.6, 0.0), 0.32) == 0 && id_of(make_options(1.0, -1, 0.6, 0.0), 0.34) == 2);
   CHECK(id_of(make_options(1.0, 2, 0.6, 0.0), 0.0) == 2);
   // min_p is relative to the largest: .4 * .5 = .2 leaves ids 0 and 2.
@@ -179,7 +180,8 @@ void test_by_hand() {
   CHECK(id_of(make_options(1.0, -1, 1.0, 0.6), 0.0) == 2);
   // Temperature 2: p ~ sqrt, log-probs follow.
   CHECK(id_of(make_options(2.0, 1, 1.0, 0.0), 0.5) == 2);
-  CHECK_NEAR(token.logp, 0.5 * std::log(0.5) - std::log(std::sqrt(0.5) + std::sqrt(0.25) + 2.0 * std::sqrt(0.125)), 1e-14);
+  const double roots = std::sqrt(0.5) + std::sqrt(0.25) + 2.0 * std::sqrt(0.125);
+  CHECK_NEAR(token.logp, 0.5 * std::log(0.5) - std::log(roots), 1e-14);
 }
 
 void test_greedy_ties_and_infinities() {
@@ -192,13 +194,15 @@ void test_greedy_ties_and_infinities() {
   // -inf has probability zero: never drawn, no NaN in the entropy, whatever u is.
   const std::vector<double> holes = {-kInfinity, 0.0, -kInfinity, 0.0, -kInfinity};
   for (const double u : {0.0, 0.49, 0.51, 1.0 - 0x1.0p-53}) {
-    for (const SamplingOptions& options : {SamplingOptions{}, make_options(1.0, 4, 1.0, 0.0), make_options(1.0, -1, 0.99, 0.0)}) {
+    for (const SamplingOptions& options :
+         {SamplingOptions{}, make_options(1.0, 4, 1.0, 0.0), make_options(1.0, -1, 0.99, 0.0)}) {
       CHECK(draw<float>(holes, options, u, &token) && token.id == (u < 0.5 ? 1 : 3));
       CHECK_NEAR(token.logp, -std::log(2.0), 1e-15);
       CHECK_NEAR(token.entropy, std::log(2.0), 1e-15);
     }
   }
-  CHECK(draw<float>({5.0, -kInfinity}, SamplingOptions{}, 0.9, &token) && token.id == 0 && token.logp == 0.0 && token.entropy == 0.0);
+  CHECK(draw<float>({5.0, -kInfinity}, SamplingOptions{}, 0.9, &token) && token.id == 0);
+  CHECK(token.logp == 0.0 && token.entropy == 0.0);
   // Differences far beyond the range of exp.
   CHECK(draw<double>({1e300, -1e300, 0.0}, SamplingOptions{}, 0.9, &token) && token.id == 0 && token.entropy == 0.0);
   CHECK(draw<float>({3e38, -3e38, 0.0}, make_options(1e-4, -1, 1.0, 0.0), 0.9, &token) && token.id == 0);
@@ -245,9 +249,12 @@ void test_tensors() {
 
   // A draw depends on its key, not on its neighbours or its row number.
   const at::Tensor twice = at::empty({2, 10}, float32);
-  for (int64_t i = 0; i < 20; ++i) twice.mutable_data_ptr<float>()[i] = static_cast<float>(row[static_cast<size_t>(i % 10)]);
+  for (int64_t i = 0; i < 20; ++i) {
+    twice.mutable_data_ptr<float>()[i] = static_cast<float>(row[static_cast<size_t>(i % 10)]);
+  }
   const std::vector<SampledToken> alone = archer::sample(twice, SamplingOptions{}, {{1, 3, 4, 5}}, 11, 5);
-  const std::vector<SampledToken> among = archer::sample(twice, SamplingOptions{}, {{0, 1, 1, 1}, {1, 2, 2, 2}, {0, 3, 4, 5}}, 11, 5);
+  const std::vector<SampledToken> among =
+      archer::sample(twice, SamplingOptions{}, {{0, 1, 1, 1}, {1, 2, 2, 2}, {0, 3, 4, 5}}, 11, 5);
   CHECK(alone[0].id == among[2].id && alone[0].logp == among[2].logp && alone[0].entropy == among[2].entropy);
 
   at::Tensor broken = at::full({2, 3}, 1.0, float32);

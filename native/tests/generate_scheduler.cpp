@@ -1,0 +1,399 @@
+// Generation against a reference without cache, batches or scheduler: every response alone, the whole sequence run anew
+// for each token. In float64 the ids must be equal for any number of slots, any order and any subset of the prompts.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "core/error.h"
+#include "core/philox.h"
+#include "generate/generate.h"
+#include "kernels/sample_row.h"
+#undef CHECK  // c10 has one of its own
+#include "tests/check.h"
+
+using archer::FinishReason;
+using archer::GenerateRequest;
+using archer::GenerateResult;
+using archer::Transformer;
+
+namespace {
+
+using Prompts = std::vector<std::vector<int32_t>>;
+
+// Two layers, 2 query heads per kv head, Qwen3's norms; weights wide enough for logits of standard deviation near 2.
+Transformer make_model(at::ScalarType dtype, int64_t vocab_size) {
+  archer::ModelConfig config;
+  config.vocab_size = vocab_size;
+  config.hidden_size = 24;
+  config.intermediate_size = 40;
+  config.num_layers = 2;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 8;
+  config.max_position_embeddings = 8192;
+  config.qk_norm = true;
+  Transformer model(config, dtype, false);
+  uint32_t key = 0;
+  std::vector<std::string> names;
+  for (const archer::Parameter& parameter : model.parameters()) names.push_back(parameter.name);
+  for (const std::string& name : names) {
+    const std::vector<int64_t> shape = model.expected_shape(name);
+    at::Tensor value = at::empty(shape, at::TensorOptions().dtype(at::kDouble));
+    const bool is_norm = shape.size() == 1;
+    for (int64_t i = 0; i < value.numel(); ++i) {
+      const double u = 2.0 * archer::sample_uniform(1, 0, key, 0, static_cast<uint32_t>(i)) - 1.0;
+      value.mutable_data_ptr<double>()[i] = is_norm ? 1.0 + 0.3 * u : 0.7 * u;
+    }
+    model.load(name, value);
+    ++key;
+  }
+  return model;
+}
+
+archer::PackedSequences pack(const Prompts& prompts) {
+  archer::PackedSequences packed;
+  packed.offsets.push_back(0);
+  for (const auto& prompt : prompts) {
+    packed.ids.insert(packed.ids.end(), prompt.begin(), prompt.end());
+    packed.offsets.push_back(static_cast<int32_t>(packed.ids.size()));
+  }
+  return packed;
+}
+
+struct Sample {
+  std::vector<int32_t> ids;
+  std::vector<float> log_probs, entropies;
+  FinishReason reason;
+  bool same_ids(const Sample& other) const { return ids == other.ids && reason == other.reason; }
+};
+
+std::vector<Sample> samples_of(const GenerateResult& result) {
+  std::vector<Sample> samples;
+  for (size_t r = 0; r + 1 < result.offsets.size(); ++r) {
+    const auto slice = [&](const auto& flat) {
+      return std::vector(flat.begin() + result.offsets[r], flat.begin() + result.offsets[r + 1]);
+    };
+    samples.push_back({slice(result.ids), slice(result.log_probs), slice(result.entropies), result.finish_reasons[r]});
+  }
+  return samples;
+}
+
+// Stop strings are not known here: tests of them look at texts.
+Sample reference(const Transformer& model, const GenerateRequest& request, int64_t prompt, uint32_t sample_index) {
+  std::vector<int32_t> ids(request.prompts.ids.begin() + request.prompts.offsets[prompt],
+                           request.prompts.ids.begin() + request.prompts.offsets[prompt + 1]);
+  Sample sample;
+  sample.reason = FinishReason::length;
+  archer::kernels::SampleScratch scratch;
+  for (uint32_t k = 0; k < request.max_new_tokens && sample.reason == FinishReason::length; ++k) {
+    const at::Tensor hidden = model.hidden_states(pack({ids}), false, nullptr);
+    const at::Tensor logits = model.logits(hidden.narrow(0, hidden.size(0) - 1, 1));
+    const double u = archer::sample_uniform(request.seed, request.step, request.prompt_keys[prompt], sample_index, k);
+    archer::SampledToken token;
+    CHECK(archer::kernels::sample_row(logits.const_data_ptr<double>(), logits.size(1), request.sampling, u, scratch,
+                                      &token));
+    ids.push_back(token.id);
+    sample.ids.push_back(token.id);
+    sample.log_probs.push_back(static_cast<float>(token.logp));
+    sample.entropies.push_back(static_cast<float>(token.entropy));
+    if (request.stop.is_stop_token(token.id)) sample.reason = FinishReason::stop;
+  }
+  return sample;
+}
+
+const Prompts kPrompts = {
+    {5}, {1, 2, 3, 4, 5, 6, 7}, {9, 8}, {11, 3, 60, 2, 11, 11, 40, 7, 7, 0, 21, 35, 60}, {30, 31, 32}};
+constexpr int64_t kVocabulary = 61;
+
+GenerateRequest make_request(const Prompts& prompts, int64_t num_samples) {
+  GenerateRequest request;
+  request.prompts = pack(prompts);
+  for (size_t i = 0; i < prompts.size(); ++i) request.prompt_keys.push_back(static_cast<uint32_t>(100 + 7 * i));
+  request.num_samples = num_samples;
+  request.seed = 0x123456789abcdefULL;
+  request.step = 3;
+  request.max_new_tokens = 14;
+  request.stop.token_ids = {17, 42, 50, 3, 29};
+  return request;
+}
+
+int64_t num_prompt_tokens(const GenerateRequest& request) { return request.prompts.num_tokens(); }
+
+void test_against_reference(const Transformer& model) {
+  std::vector<archer::SamplingOptions> all_options(3);
+  all_options[1].temperature = 0.7;
+  all_options[1].top_k = 9;
+  all_options[1].top_p = 0.9;
+  all_options[2].temperature = 0.0;
+  for (const archer::SamplingOptions& options : all_options) {
+    GenerateRequest request = make_request(kPrompts, 4);
+    request.sampling = options;
+    std::vector<Sample> expected;
+    for (int64_t i = 0; i < 5; ++i) {
+      for (uint32_t j = 0; j < 4; ++j) expected.push_back(reference(model, request, i, j));
+    }
+    for (int64_t max_slots = 0; max_slots <= 21; ++max_slots) {
+      request.max_slots = max_slots;
+      const GenerateResult result = archer::generate(model, request, nullptr);
+      const std::vector<Sample> samples = samples_of(result);
+      size_t longest = 0, num_equal = 0, num_tokens = 0;
+      double worst = 0.0;
+      for (size_t r = 0; r < samples.size() && r < expected.size(); ++r) {
+        num_equal += samples[r].same_ids(expected[r]) ? 1 : 0;
+        longest = std::max(longest, expected[r].ids.size());
+        num_tokens += expected[r].ids.size();
+        for (size_t t = 0; t < std::min(samples[r].ids.size(), expected[r].ids.size()); ++t) {
+          worst = std::max<double>(worst, std::abs(samples[r].log_probs[t] - expected[r].log_probs[t]));
+          worst = std::max<double>(worst, std::abs(samples[r].entropies[t] - expected[r].entropies[t]));
+        }
+      }
+      CHECK(samples.size() == 20 && num_equal == 20);
+      CHECK_NEAR(worst, 0.0, 1e-6);  // both are rounded to float32
+      CHECK(result.stats.num_slots == (max_slots == 0 ? 20 : std::min<int64_t>(max_slots, 20)));
+      CHECK(result.stats.prefill_tokens == num_prompt_tokens(request));  // once per group, whatever the slots
+      CHECK(result.stats.generated_tokens == static_cast<int64_t>(num_tokens));
+      // One slot decodes every token but the first of each response; enough slots take as many steps as the longest.
+      if (max_slots == 1) CHECK(result.stats.decode_steps == static_cast<int64_t>(num_tokens) - 20);
+      if (max_slots == 0) CHECK(result.stats.decode_steps == static_cast<int64_t>(longest) - 1);
+      // Nobody waits for the slowest: a step with a free slot happens only once the queue is empty.
+      if (max_slots > 0) {
+        const int64_t fed = static_cast<int64_t>(num_tokens) - 20;
+        CHECK(result.stats.decode_steps <= fed / result.stats.num_slots + static_cast<int64_t>(longest));
+      }
+    }
+  }
+}
+
+void test_order_subset_and_offset(const Transformer& model) {
+  const GenerateRequest request = make_request(kPrompts, 3);
+  const std::vector<Sample> samples = samples_of(archer::generate(model, request, nullptr));
+  bool varied = false;
+  for (size_t r = 0; r + 1 < samples.size(); ++r) varied = varied || !samples[r].same_ids(samples[r + 1]);
+  CHECK(varied);
+  const std::vector<std::vector<size_t>> selections = {{4, 3, 2, 1, 0}, {2, 0, 4}, {3}};
+  for (const std::vector<size_t>& selection : selections) {
+    Prompts prompts;
+    for (const size_t i : selection) prompts.push_back(kPrompts[i]);
+    GenerateRequest other = make_request(prompts, 2);
+    for (size_t k = 0; k < selection.size(); ++k) other.prompt_keys[k] = request.prompt_keys[selection[k]];
+    other.sample_offset = 1;
+    other.max_slots = 4;
+    const std::vector<Sample> selected = samples_of(archer::generate(model, other, nullptr));
+    for (size_t k = 0; k < selection.size(); ++k) {
+      for (size_t j = 0; j < 2; ++j) CHECK(selected[k * 2 + j].same_ids(samples[selection[k] * 3 + 1 + j]));
+    }
+  }
+  // Another seed, step or key gives other samples; one thread gives the same ones.
+  for (int change = 0; change < 3; ++change) {
+    GenerateRequest other = request;
+    if (change == 0) other.seed += uint64_t{1} << 40;
+    if (change == 1) ++other.step;
+    if (change == 2) {
+      for (uint32_t& key : other.prompt_keys) ++key;
+    }
+    CHECK(archer::generate(model, other, nullptr).ids != archer::generate(model, request, nullptr).ids);
+  }
+  at::set_num_threads(1);
+  const std::vector<Sample> one_thread = samples_of(archer::generate(model, request, nullptr));
+  at::set_num_threads(2);
+  for (size_t r = 0; r < samples.size(); ++r) CHECK(one_thread[r].same_ids(samples[r]));
+}
+
+void test_stops(const Transformer& model) {
+  GenerateRequest request = make_request(kPrompts, 4);
+  for (const Sample& sample : samples_of(archer::generate(model, request, nullptr))) {
+    // A stop token ends its response and belongs to it; there is none before the end.
+    for (size_t t = 0; t + 1 < sample.ids.size(); ++t) CHECK(!request.stop.is_stop_token(sample.ids[t]));
+    CHECK(request.stop.is_stop_token(sample.ids.back()) == (sample.reason == FinishReason::stop));
+    CHECK(sample.reason == FinishReason::stop || sample.ids.size() == 14);
+  }
+  for (const int64_t max_slots : {0, 1, 3}) {
+    request.max_slots = max_slots;
+    // Every first token stops: no decode step, although one slot must serve twenty responses.
+    request.stop.token_ids.resize(kVocabulary);
+    std::iota(request.stop.token_ids.begin(), request.stop.token_ids.end(), 0);
+    GenerateResult result = archer::generate(model, request, nullptr);
+    CHECK(result.stats.decode_steps == 0 && result.stats.generated_tokens == 20);
+    CHECK(result.stats.prefill_tokens == num_prompt_tokens(request));
+    CHECK(std::count(result.finish_reasons.begin(), result.finish_reasons.end(), FinishReason::stop) == 20);
+    // The same by the length limit.
+    request.stop.token_ids.clear();
+    request.max_new_tokens = 1;
+    const GenerateResult limited = archer::generate(model, request, nullptr);
+    CHECK(limited.ids == result.ids && limited.stats.decode_steps == 0);
+    CHECK(std::count(limited.finish_reasons.begin(), limited.finish_reasons.end(), FinishReason::length) == 20);
+    // All sequences of the same length: they stop together.
+    request.max_new_tokens = 6;
+    result = archer::generate(model, request, nullptr);
+    CHECK(result.stats.generated_tokens == 120);
+    CHECK(result.stats.decode_steps == (max_slots == 0 ? 5 : max_slots == 1 ? 100 : 35));
+    // The stop token at the last allowed place: it is a stop, not a cut.
+    request.stop.token_ids = {result.ids[5]};
+    const std::vector<Sample> samples = samples_of(archer::generate(model, request, nullptr));
+    CHECK(samples[0].reason == FinishReason::stop);
+    request = make_request(kPrompts, 4);
+  }
+}
+
+void test_stop_strings(const Transformer& model) {
+  auto token_bytes = std::make_shared<std::vector<std::string>>();
+  for (int64_t id = 0; id < kVocabulary; ++id) token_bytes->push_back(id % 5 == 0 ? "" : id % 2 == 0 ? "ab" : "b;c");
+  GenerateRequest request = make_request(kPrompts, 6);
+  request.stop.token_ids.clear();
+  const std::vector<Sample> unstopped = samples_of(archer::generate(model, request, nullptr));
+  request.stop.token_bytes = token_bytes;
+  request.stop.strings = {"cabab", "bbb"};  // longer than any token: only ever complete across borders
+  int num_stopped = 0;
+  for (const int64_t max_slots : {0, 2}) {
+    request.max_slots = max_slots;
+    const std::vector<Sample> stopped = samples_of(archer::generate(model, request, nullptr));
+    for (size_t r = 0; r < stopped.size(); ++r) {
+      // The first prefix of the unstopped response whose text holds a stop string, or all of it.
+      std::string text;
+      size_t length = 0;
+      bool found = false;
+      while (!found && length < unstopped[r].ids.size()) {
+        text += (*token_bytes)[static_cast<size_t>(unstopped[r].ids[length++])];
+        found = text.find("cabab") != std::string::npos || text.find("bbb") != std::string::npos;
+      }
+      CHECK(stopped[r].ids == std::vector<int32_t>(unstopped[r].ids.begin(), unstopped[r].ids.begin() + length));
+      CHECK(stopped[r].reason == (found ? FinishReason::stop_string : FinishReason::length));
+      num_stopped += found ? 1 : 0;
+    }
+  }
+  CHECK(num_stopped >= 10);
+}
+
+void test_stop_matcher() {
+  archer::StopConditions conditions;
+  conditions.token_bytes = std::make_shared<std::vector<std::string>>(
+      std::vector<std::string>{"", "\n", "\n\n", "User", ":", "Us", "er:", "x</answer>y", "\xe2\x82", "\xac"});
+  conditions.strings = {"\nUser:", "</answer>", "\xe2\x82\xac"};
+  conditions.validate(10);
+  const auto length_until_stop = [&](const std::vector<int32_t>& ids) {
+    archer::StopStringMatcher matcher;
+    for (size_t t = 0; t < ids.size(); ++t) {
+      if (matcher.push(ids[t], conditions)) return static_cast<int>(t) + 1;
+    }
+    return 0;
+  };
+  CHECK(length_until_stop({3, 4, 5, 6}) == 0);        // no line break before
+  CHECK(length_until_stop({1, 3, 4}) == 3);
+  CHECK(length_until_stop({2, 5, 0, 6, 1}) == 4);     // begins inside a token, goes on over an empty one
+  CHECK(length_until_stop({1, 5, 1, 5, 6}) == 5);     // a false start
+  CHECK(length_until_stop({5, 7}) == 2);              // in the middle of a token
+  CHECK(length_until_stop({8, 8, 9}) == 3);           // a character split between tokens
+}
+
+void test_budget_progress_and_stream(const Transformer& model) {
+  GenerateRequest request = make_request(kPrompts, 4);
+  const int64_t slot_bytes = 2 * 2 * 2 * 8 * 8 * (13 + 14);  // k and v, layers, kv heads, head_dim, bytes, positions
+  const GenerateResult unbounded = archer::generate(model, request, nullptr);
+  CHECK(unbounded.stats.kv_cache_bytes == 20 * slot_bytes);
+  request.kv_budget_bytes = 3 * slot_bytes + 5;
+  archer::JobControl control;
+  std::vector<std::vector<int32_t>> streamed(20);
+  request.on_token = [&](int64_t prompt, int64_t sample, int32_t id) { streamed[prompt * 4 + sample].push_back(id); };
+  const GenerateResult bounded = archer::generate(model, request, &control);
+  CHECK(bounded.stats.num_slots == 3 && bounded.ids == unbounded.ids);
+  CHECK(control.done == bounded.stats.generated_tokens && control.total == 20 * 14);
+  const std::vector<Sample> samples = samples_of(bounded);
+  for (size_t r = 0; r < 20; ++r) CHECK(streamed[r] == samples[r].ids);
+
+  int num_tokens = 0;
+  request.on_token = [&](int64_t, int64_t, int32_t) { control.cancelled = ++num_tokens >= 30; };
+  std::string code = "none";
+  try {
+    archer::generate(model, request, &control);
+  } catch (const archer::ArcherError& error) {
+    code = error.code();
+  }
+  CHECK(code == archer::kAborted && num_tokens < 40);
+}
+
+std::string code_of(const Transformer& model, const GenerateRequest& request) {
+  try {
+    archer::generate(model, request, nullptr);
+  } catch (const archer::ArcherError& error) {
+    return error.code();
+  }
+  return "none";
+}
+
+template <typename Change>
+std::string code_after(const Transformer& model, Change change) {
+  GenerateRequest request = make_request(kPrompts, 2);
+  change(request);
+  return code_of(model, request);
+}
+
+void test_refusals(const Transformer& model) {
+  using R = GenerateRequest;
+  CHECK(code_after(model, [](R&) {}) == "none");
+  CHECK(code_after(model, [](R& r) { r.prompts = {{}, {0}}; }) == archer::kShape);
+  CHECK(code_after(model, [](R& r) { r.prompts.offsets[1] = 0; }) == archer::kShape);
+  CHECK(code_after(model, [](R& r) { r.prompts.ids.push_back(1); }) == archer::kShape);
+  CHECK(code_after(model, [](R& r) { r.prompts.ids[0] = kVocabulary; }) != "none");
+  CHECK(code_after(model, [](R& r) { r.prompt_keys.pop_back(); }) == archer::kShape);
+  CHECK(code_after(model, [](R& r) { r.num_samples = 0; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.max_new_tokens = 0; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.max_slots = -1; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.sampling.top_p = 0.0; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.stop.token_ids = {kVocabulary}; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.stop.strings = {"x"}; }) == archer::kConfig);
+  CHECK(code_after(model, [](R& r) { r.kv_budget_bytes = 1000; }) == archer::kOom);
+}
+
+// Rows of logits beyond 64 MiB come in chunks, prompts beyond 4,096 tokens in several prefills.
+void test_large_pieces() {
+  const Transformer wide = make_model(at::kDouble, 150000);
+  Prompts prompts;
+  for (int32_t i = 0; i < 64; ++i) prompts.push_back({i, 7 * i + 1});
+  GenerateRequest request = make_request(prompts, 1);
+  request.max_new_tokens = 3;
+  const GenerateResult chunked = archer::generate(wide, request, nullptr);
+  request.max_slots = 9;
+  CHECK(archer::generate(wide, request, nullptr).ids == chunked.ids);
+
+  const Transformer narrow = make_model(at::kDouble, kVocabulary);
+  std::vector<int32_t> long_prompt(1500);
+  for (size_t t = 0; t < long_prompt.size(); ++t) long_prompt[t] = static_cast<int32_t>(t * t % kVocabulary);
+  request = make_request({long_prompt, {1, 2}, long_prompt, long_prompt, {3}}, 1);
+  const std::vector<Sample> samples = samples_of(archer::generate(narrow, request, nullptr));
+  for (int64_t i = 0; i < 5; ++i) {
+    request.max_new_tokens = 2;
+    const Sample expected = reference(narrow, request, i, 0);
+    const size_t compared = std::min<size_t>(expected.ids.size(), samples[i].ids.size());
+    CHECK(compared >= 1 && std::equal(expected.ids.begin(), expected.ids.begin() + compared, samples[i].ids.begin()));
+  }
+}
+
+void test_broken_weights() {
+  Transformer model = make_model(at::kFloat, kVocabulary);
+  CHECK(code_of(model, make_request(kPrompts, 2)) == "none");
+  at::Tensor norm = at::empty(model.expected_shape("model.norm.weight"), at::TensorOptions().dtype(at::kFloat));
+  norm.fill_(std::nan(""));
+  model.load("model.norm.weight", norm);
+  CHECK(code_of(model, make_request(kPrompts, 2)) == archer::kNumeric);
+}
+
+}  // namespace
+
+int main() {
+  const Transformer model = make_model(at::kDouble, kVocabulary);
+  test_against_reference(model);
+  test_order_subset_and_offset(model);
+  test_stops(model);
+  test_stop_strings(model);
+  test_stop_matcher();
+  test_budget_progress_and_stream(model);
+  test_refusals(model);
+  test_large_pieces();
+  test_broken_weights();
+  return check::finish();
+}
