@@ -1,6 +1,6 @@
 // Attention of one new token over a slot's cached keys and values: out_g = sum_j softmax_j(scale * q_g . k_j) v_j
-// for the G query heads that share one key/value head. One thread; a row's result depends on nothing but its own slot, and the
-// order of every sum is fixed. Instantiated for float, double and uint16_t (the bits of a bfloat16).
+// for the G query heads that share one key/value head. One thread; a row's result depends on nothing but its own slot,
+// the order of every sum is fixed. Instantiated for float, double and uint16_t (the bits of a bfloat16).
 //   q, out [G, D]; keys, values [length, D]; scratch at least attention_decode_scratch(G, length, D) values
 #pragma once
 #include <cstdint>
