@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import pc from 'picocolors';
+import { ArcherError } from '../errors.js';
+import { Policy } from '../rollout/policy.js';
+import { type CommonOptions, printJson, runCommand, toNumber } from './command.js';
+
+interface Options extends CommonOptions {
+  model: string;
+  dtype: 'float32' | 'bfloat16';
+  n: number;
+  temperature: number;
+  topP: number;
+  topK: number;
+  minP: number;
+  maxTokens: number;
+  stop?: string[];
+  seed: number;
+  system?: string;
+  raw?: boolean;
+  threads: number;
+}
+
+export function addGenerate(program: Command): void {
+  program
+    .command('generate')
+    .argument('[prompt]', 'what to ask; read from standard input where it is left out')
+    .description('sample responses to one prompt')
+    .option('-m, --model <folder>', 'Hugging Face folder, a checkpoint, or bundled', 'bundled')
+    .option('--dtype <dtype>', 'float32 or bfloat16', 'float32')
+    .option('-n <count>', 'responses', toNumber, 1)
+    .option('-t, --temperature <value>', '0 is greedy', toNumber, 1)
+    .option('--top-p <value>', 'nucleus sampling; 1 is off', toNumber, 1)
+    .option('--top-k <count>', 'sample from the k likeliest tokens; -1 is off', toNumber, -1)
+    .option('--min-p <value>', 'drop tokens below this share of the likeliest one', toNumber, 0)
+    .option('--max-tokens <count>', 'longest response', toNumber, 256)
+    .option('--stop <text...>', 'strings that end a response')
+    .option('--seed <number>', 'same seed, same responses', toNumber, 0)
+    .option('--system <text>', 'system message')
+    .option('--raw', 'give the prompt to the model as it is, without the chat template')
+    .option('--threads <count>', '0: one per core', toNumber, 0)
+    .option('--json', 'print one JSON line per response')
+    .action((prompt: string | undefined, options: Options) =>
+      runCommand(options, async ({ signal, begin }) => {
+        if (!['float32', 'bfloat16'].includes(options.dtype)) {
+          throw new ArcherError('ARCHER_E_CONFIG', `--dtype ${options.dtype}: it must be float32 or bfloat16.`);
+        }
+        const text = prompt ?? readFileSync(0, 'utf8');
+        using policy = await Policy.load(options.model, { dtype: options.dtype, numThreads: options.threads, signal });
+        begin();
+        const started = performance.now();
+        const [responses = []] = await policy.generate([text], {
+          n: options.n,
+          temperature: options.temperature,
+          topP: options.topP,
+          topK: options.topK,
+          minP: options.minP,
+          maxNewTokens: options.maxTokens,
+          stop: options.stop,
+          seed: options.seed,
+          systemPrompt: options.system,
+          applyChatTemplate: !options.raw,
+          signal,
+        });
+        const seconds = (performance.now() - started) / 1000;
+        for (const { text: response, ids, finish } of responses) {
+          if (options.json) printJson({ response, ids: Array.from(ids), finish });
+          else process.stdout.write(`${response}${finish === 'length' ? pc.dim(' […cut at --max-tokens]') : ''}\n`);
+        }
+        const tokens = responses.reduce((sum, { ids }) => sum + ids.length, 0);
+        process.stderr.write(pc.dim(`${tokens} tokens in ${seconds.toFixed(2)} s, ${(tokens / seconds).toFixed(0)} tokens/s\n`));
+      }),
+    );
+}

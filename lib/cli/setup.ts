@@ -1,0 +1,32 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { ArcherError } from '../errors.js';
+import { packageRoot } from '../package-root.js';
+import { type CommonOptions, runCommand } from './command.js';
+
+export function addSetup(program: Command): void {
+  program
+    .command('setup')
+    .description('find or fetch libtorch and build the native addon; nothing is done that is done already')
+    .addHelpText(
+      'after',
+      `
+Needs a C++20 compiler (g++ 11 or later), CMake 3.22 or later, and python3 with pip where libtorch must be fetched.
+  ARCHER_LIBTORCH      a libtorch folder to use
+  ARCHER_LIBTORCH_URL  a wheel or archive to fetch instead of the pinned one (with ARCHER_LIBTORCH_SHA256)`,
+    )
+    .action((options: CommonOptions) => runCommand(options, buildNative));
+}
+
+/** Runs the build script, with its own progress display. */
+export function buildNative(): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [join(packageRoot, 'scripts/build-native.mjs')], { stdio: 'inherit' });
+    child.on('error', reject);
+    child.on('exit', (code, signal) => {
+      if (code === 0) resolve();
+      else reject(new ArcherError('ARCHER_E_SETUP', `The native build failed (${signal ?? `exit code ${code}`}); the lines above say why.`));
+    });
+  });
+}

@@ -1,0 +1,41 @@
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { describe } from '../config/index.js';
+import type { StepRecord } from '../metrics/sink.js';
+import { packageRoot } from '../package-root.js';
+import { TrainingRun } from '../train/run.js';
+import { type CommonOptions, loadFor, printJson, runCommand, withCommonOptions } from './command.js';
+
+interface Options extends CommonOptions {
+  printConfig?: boolean;
+}
+
+export const quickstart = join(packageRoot, 'recipes/quickstart.yaml');
+
+export function addTrain(program: Command): void {
+  withCommonOptions(
+    program
+      .command('train')
+      .argument('[config]', 'YAML file; without one the quickstart recipe runs')
+      .description('train a model; an unfinished run of the same configuration goes on where it was'),
+  )
+    .option('--print-config', 'print the resolved configuration with the source of every value, and stop')
+    .action((file: string | undefined, options: Options) =>
+      runCommand(options, async ({ signal, begin }) => {
+        // stdout belongs to the machine then: the table would be in its way
+        const extra = options.json ? { trainer: { logger: ['jsonl', 'tensorboard'] as const } } : {};
+        const loaded = loadFor(file ?? quickstart, options, extra as object);
+        if (options.printConfig) {
+          process.stdout.write(describe(loaded));
+          return;
+        }
+        const run = new TrainingRun(loaded, { signal, onPrepared: begin });
+        let last: StepRecord | undefined;
+        for await (const record of run) {
+          last = record;
+          if (options.json) printJson({ event: 'step', ...record });
+        }
+        if (options.json) printJson({ event: 'finished', run_dir: run.runDir, step: last?.step ?? null });
+      }),
+    );
+}

@@ -1,0 +1,74 @@
+// The native engine as a RolloutEngine: samples from the weights that are being trained, in place.
+import type { Tokenizer } from '../data/tokenizer.js';
+import type { Weights } from '../native/policy.js';
+import { finishReasons } from '../native/types.js';
+import type { EncodedPrompt, Response, ResponseGroup, RolloutEngine, RolloutRequest } from './types.js';
+
+export interface LocalEngineOptions {
+  weights: Weights;
+  tokenizer: Tokenizer;
+  /** Sequences decoded together; 0 = as many as kvBudgetBytes allows. */
+  maxSlots: number;
+  /** Bytes of keys and values; 0 = no limit. */
+  kvBudgetBytes: number;
+}
+
+export class LocalEngine implements RolloutEngine {
+  constructor(private readonly options: LocalEngineOptions) {}
+
+  async generate<Prompt extends EncodedPrompt>(request: RolloutRequest<Prompt>): Promise<ResponseGroup<Prompt>[]> {
+    const { weights, tokenizer, maxSlots, kvBudgetBytes } = this.options;
+    const { prompts, n } = request;
+    if (prompts.length === 0) return [];
+    const packed = packIds(prompts.map((prompt) => prompt.ids));
+    const generation = await weights.generate(
+      {
+        promptIds: packed.ids,
+        promptOffsets: packed.offsets,
+        promptKeys: Uint32Array.from(prompts, (prompt) => prompt.promptKey),
+        numSamples: n,
+        sampleOffset: request.sampleOffset ?? 0,
+        seed: request.seed,
+        step: request.step,
+        temperature: request.temperature,
+        topP: request.topP,
+        topK: request.topK,
+        minP: request.minP,
+        maxNewTokens: request.maxNewTokens,
+        stopTokenIds: Int32Array.from(new Set([...weights.folder.eosTokenIds, ...request.stopTokenIds])),
+        ...(request.stop.length > 0 ? { stopStrings: request.stop, tokenBytes: tokenizer.tokenBytes() } : {}),
+        maxSlots,
+        kvBudgetBytes,
+      },
+      { signal: request.signal, onProgress: request.onProgress },
+    );
+    const { offsets } = generation;
+    const sliceOf = <A extends Int32Array | Float32Array>(array: A, i: number) =>
+      array.slice(offsets[i], offsets[i + 1]) as A;
+    const ids = Array.from({ length: prompts.length * n }, (_, i) => sliceOf(generation.ids, i));
+    const texts = await tokenizer.decodeBatch(ids, { skipSpecial: true });
+    const responses = ids.map(
+      (one, i): Response => ({
+        ids: one,
+        logProbs: sliceOf(generation.logProbs, i),
+        entropies: sliceOf(generation.entropies, i),
+        finish: finishReasons[generation.finish[i] as number] ?? 'length',
+        text: texts[i] ?? '',
+      }),
+    );
+    return prompts.map((prompt, i) => ({ prompt, responses: responses.slice(i * n, (i + 1) * n) }));
+  }
+}
+
+/** Sequences laid end to end: ids [T] and offsets [N+1]. */
+export function packIds(sequences: Int32Array[]): { ids: Int32Array; offsets: Int32Array } {
+  const offsets = new Int32Array(sequences.length + 1);
+  sequences.forEach((sequence, i) => {
+    offsets[i + 1] = (offsets[i] as number) + sequence.length;
+  });
+  const ids = new Int32Array(offsets[sequences.length] as number);
+  sequences.forEach((sequence, i) => {
+    ids.set(sequence, offsets[i]);
+  });
+  return { ids, offsets };
+}

@@ -1,0 +1,228 @@
+// The training loop, as archer.md 6 states it: prompts -> responses -> verdicts -> groups kept -> advantages and old/
+// reference log-probs -> ppo_epochs × mini-batches -> metrics, checkpoint, evaluation. One step is one call of `step`.
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { learningRate } from '../algorithm/schedule.js';
+import { writeCheckpoint } from '../checkpoint/store.js';
+import { lossOptions, type ResolvedConfig } from '../config/index.js';
+import type { Sampler, SamplerState } from '../data/sampler.js';
+import type { JsonlSink } from '../metrics/jsonl.js';
+import type { Stage } from '../metrics/progress.js';
+import type { MetricsSink, StepRecord } from '../metrics/sink.js';
+import { buildInfo, memoryStats, resolveThreads } from '../native/engine.js';
+import type { Weights } from '../native/policy.js';
+import type { Optimizer } from '../native/trainer.js';
+import type { Scorer } from '../reward/types.js';
+import type { RolloutEngine } from '../rollout/types.js';
+import { type Collected, collectGroups } from './collect.js';
+import { evaluate } from './evaluate.js';
+import { makeExperience } from './experience.js';
+import { writeModelFiles } from './model-files.js';
+import { writeRollouts } from './rollout-dump.js';
+import { optimizerName, stateFolder, writeState } from './state.js';
+import { stepMetrics } from './step-metrics.js';
+import { Stopwatch } from './stopwatch.js';
+import type { TrainPrompt } from './types.js';
+import { updatePolicy } from './update.js';
+
+/** What the loop works with; lib/train/run.ts puts it together. */
+export interface TrainerParts {
+  config: ResolvedConfig;
+  weights: Weights;
+  optimizer: Optimizer;
+  /** The frozen initial model; undefined where every KL coefficient is 0. */
+  reference: Weights | undefined;
+  /** Path and content hash of the initial model, for the state. */
+  initialModel: { path: string; hash: string };
+  engine: RolloutEngine;
+  scorer: Scorer;
+  sampler: Sampler;
+  prompts: TrainPrompt[];
+  validation: TrainPrompt[];
+  runDir: string;
+  totalSteps: number;
+  createdBy: string;
+  sinks: Required<MetricsSink>;
+  jsonl: JsonlSink | undefined;
+}
+
+export class Trainer {
+  /** Completed training steps. */
+  private done: number;
+  /** The sampler's cursor after the last completed step: what a checkpoint must hold even in the middle of the next. */
+  private cursor: SamplerState;
+  private lastSaved: number;
+  /** Metrics of a completed step whose validation has not ended yet; an interruption there must not lose them. */
+  private pending: Record<string, number> | undefined;
+
+  constructor(
+    private readonly parts: TrainerParts,
+    start: { step: number; pending?: Record<string, number> | undefined },
+  ) {
+    this.done = start.step;
+    this.lastSaved = start.step;
+    this.pending = start.pending;
+    this.cursor = parts.sampler.state();
+  }
+
+  get completedSteps(): number {
+    return this.done;
+  }
+
+  get isFinished(): boolean {
+    return this.done >= this.parts.totalSteps;
+  }
+
+  /** What is due before the next step: the validation of the initial model, or one that an interruption cut short. */
+  async validateFirst(signal: AbortSignal): Promise<StepRecord | undefined> {
+    const { config, validation } = this.parts;
+    const isInitial = this.done === 0 && config.trainer.val_before_train && validation.length > 0;
+    if (!isInitial && !this.pending) return undefined;
+    const stopwatch = new Stopwatch();
+    return this.record({ ...this.pending, ...(await this.validate(stopwatch, signal)) }, stopwatch);
+  }
+
+  /**
+   * One training step. An abort takes effect until the update begins, and leaves the state of the step before; the
+   * update itself always ends, because half of one could not be saved.
+   */
+  async step(signal: AbortSignal): Promise<StepRecord> {
+    const { config, sampler, optimizer, weights, sinks } = this.parts;
+    const step = this.done + 1;
+    const stopwatch = new Stopwatch();
+    const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
+
+    const collected = await this.collect(step, stopwatch, signal, progress);
+    const samples = await makeExperience(collected.kept, { ...this.parts, stopwatch, signal, progress });
+    const lr = this.learningRate();
+    const loss = lossOptions(config);
+    const update = await stopwatch.time('update_actor', () =>
+      updatePolicy(samples, {
+        weights,
+        optimizer,
+        loss,
+        lr,
+        ppoEpochs: config.actor.ppo_epochs,
+        miniBatchSize: config.actor.ppo_mini_batch_size,
+        maxTokenLen: config.actor.ppo_max_token_len,
+        gradClip: config.actor.grad_clip,
+        seed: config.trainer.seed,
+        step,
+        onProgress: (done, total) => progress('update', done / total),
+      }),
+    );
+    this.done = step;
+    this.cursor = sampler.state();
+
+    const metrics = stepMetrics({ step, epoch: sampler.epoch, collected, samples, update, lr, hasReference: this.parts.reference !== undefined });
+    if (config.trainer.rollout_data_dir) await writeRollouts(config.trainer.rollout_data_dir, step, collected, samples);
+    if (this.isDue(config.trainer.test_freq)) {
+      this.pending = { ...metrics };
+      Object.assign(metrics, await this.validate(stopwatch, signal));
+    }
+    const record = await this.record(metrics, stopwatch);
+    if (this.isDue(config.trainer.save_freq)) await this.save();
+    return record;
+  }
+
+  /** Writes a checkpoint of the last completed step, unless that one is there already. */
+  async save(): Promise<void> {
+    const { config, weights, optimizer, sinks, runDir, jsonl, initialModel, createdBy } = this.parts;
+    if (this.lastSaved === this.done) return;
+    sinks.progress({ step: this.done, stage: 'save' });
+    await sinks.flush();
+    await writeCheckpoint({
+      runDir,
+      step: this.done,
+      keep: config.trainer.max_ckpt_to_keep ?? 0,
+      createdBy,
+      facts: { ...buildInfo(), numThreads: resolveThreads(config.num_threads), maxSlots: config.rollout.max_slots },
+      write: async (dir) => {
+        await writeModelFiles(dir, weights);
+        await mkdir(join(dir, stateFolder));
+        await optimizer.saveState(join(dir, stateFolder, optimizerName));
+        await writeState(dir, {
+          format: 1,
+          step: this.done,
+          sampler: this.cursor,
+          optimizerSteps: optimizer.steps,
+          metricsBytes: jsonl?.bytes().metrics ?? 0,
+          timingsBytes: jsonl?.bytes().timings ?? 0,
+          reference: initialModel,
+          pending: this.pending,
+        });
+      },
+    });
+    this.lastSaved = this.done;
+  }
+
+  /** Of the step that comes next. */
+  private learningRate(): number {
+    const { optim } = this.parts.config.actor;
+    const schedule = {
+      lr: optim.lr,
+      warmupSteps: optim.lr_warmup_steps,
+      warmupFromZero: optim.lr_warmup_from_zero,
+      kind: optim.lr_scheduler,
+      totalSteps: this.parts.totalSteps,
+    };
+    return learningRate(schedule, this.done);
+  }
+
+  private async record(metrics: Record<string, number>, stopwatch: Stopwatch): Promise<StepRecord> {
+    const timings = stopwatch.timings();
+    const seconds = timings['timing_s/step'] ?? 0;
+    timings['perf/time_per_step'] = seconds;
+    timings['perf/throughput'] = (metrics['perf/total_num_tokens'] ?? 0) / Math.max(seconds, 1e-9);
+    timings['perf/max_memory_gb'] = memoryStats().peakRssBytes / 2 ** 30;
+    const record = { step: this.done, metrics, timings };
+    await this.parts.sinks.step(record);
+    this.pending = undefined;
+    return record;
+  }
+
+  private collect(
+    step: number,
+    stopwatch: Stopwatch,
+    signal: AbortSignal,
+    progress: (stage: Stage, fraction?: number) => void,
+  ): Promise<Collected> {
+    return collectGroups(step, { ...this.parts, stopwatch, signal, progress });
+  }
+
+  /** Every `freq` steps and after the last one. */
+  private isDue(freq: number): boolean {
+    return freq > 0 && (this.done % freq === 0 || this.isFinished);
+  }
+
+  private async validate(stopwatch: Stopwatch, signal: AbortSignal): Promise<Record<string, number>> {
+    const { config, validation, engine, scorer, sinks } = this.parts;
+    if (validation.length === 0) return {};
+    const result = await stopwatch.time('testing', () =>
+      evaluate({
+        prompts: validation,
+        engine,
+        scorer,
+        sampling: {
+          n: config.val.n,
+          temperature: config.val.temperature,
+          topP: config.val.top_p,
+          topK: -1,
+          minP: 0,
+          maxNewTokens: config.data.max_response_length,
+          stop: config.rollout.stop,
+          stopTokenIds: config.rollout.stop_token_ids,
+        },
+        metrics: config.val.metrics,
+        seed: config.trainer.seed,
+        signal,
+        onProgress: (done, total) => sinks.progress({ step: this.done, stage: 'testing', fraction: done / total }),
+      }),
+    );
+    return Object.fromEntries(
+      Object.entries(result.bySource).flatMap(([source, metrics]) =>
+        Object.entries(metrics).map(([name, value]) => [`val-core/${source}/${name}`, value]),
+      ),
+    );
+  }
+}

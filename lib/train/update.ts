@@ -1,0 +1,214 @@
+// The update of one step: ppo_epochs × mini-batches; for each, micro-batches of whole sequences under one set of
+// denominators, then one optimizer step (archer.md 4 and 6). Any packing gives the same gradients up to rounding.
+import { drawMiniBatches } from '../algorithm/mini-batches.js';
+import { packSequences } from '../algorithm/packing.js';
+import type { Weights } from '../native/policy.js';
+import { runJob } from '../native/job.js';
+import type { Optimizer } from '../native/trainer.js';
+import type { Denominators, LossSums, NativeLossOptions, PackedBatch } from '../native/types.js';
+import { packIds } from '../rollout/local-engine.js';
+import type { Sample } from './types.js';
+
+export interface UpdateOptions {
+  weights: Weights;
+  optimizer: Optimizer;
+  loss: NativeLossOptions;
+  ppoEpochs: number;
+  /** In prompts (groups). */
+  miniBatchSize: number;
+  /** Tokens of one micro-batch. */
+  maxTokenLen: number;
+  lr: number;
+  gradClip: number;
+  seed: number;
+  step: number;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** What one optimizer step did. */
+export interface MiniBatchResult {
+  loss: number;
+  pgLoss: number;
+  klLoss: number;
+  sums: LossSums[];
+  gradNorm: number;
+  skipped: boolean;
+}
+
+export interface UpdateResult {
+  miniBatches: MiniBatchResult[];
+  /** Tokens that changed class from one inner epoch to the next, over those compared. */
+  classFlips: { flipped: number; compared: number };
+  /** |exp(log-prob) − exp(rollout's log-prob)| over the first mini-batch, whose forward runs under the sampling weights. */
+  rolloutProbsDiff: { sum: number; max: number; tokens: number };
+}
+
+/** Runs the whole update of a step. Not interruptible: half an update is no state that could be saved. */
+export async function updatePolicy(samples: Sample[], options: UpdateOptions): Promise<UpdateResult> {
+  const { optimizer, loss, lr, gradClip, seed, step } = options;
+  const groups = groupSamples(samples);
+  const result: UpdateResult = {
+    miniBatches: [],
+    classFlips: { flipped: 0, compared: 0 },
+    rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 },
+  };
+  const lastClasses = new Map<Sample, Uint8Array>();
+  const total = samples.length * options.ppoEpochs;
+  let done = 0;
+  for (let epoch = 0; epoch < options.ppoEpochs; epoch++) {
+    for (const part of drawMiniBatches(groups.length, options.miniBatchSize, { seed, step, epoch })) {
+      const miniBatch = part.flatMap((group) => groups[group] as Sample[]);
+      const denominators = denominatorsOf(miniBatch);
+      const thresholds = await fixedThresholds(miniBatch, options);
+      const isFirst = result.miniBatches.length === 0;
+      const outcome = { loss: 0, pgLoss: 0, klLoss: 0, sums: [] as LossSums[] };
+      const lengths = miniBatch.map((sample) => sample.prompt.ids.length + sample.response.ids.length);
+      for (const members of packSequences(lengths, options.maxTokenLen)) {
+        const part = members.map((member) => miniBatch[member] as Sample);
+        const batch = packBatch(part, denominators);
+        if (thresholds) batch.thresholds = Float64Array.from(members, (member) => thresholds[member] as number);
+        const micro = await optimizer.forwardBackward(batch, loss);
+        outcome.loss += micro.loss;
+        outcome.pgLoss += micro.pgLoss;
+        outcome.klLoss += micro.klLoss;
+        outcome.sums.push(micro.sums);
+        part.forEach((sample, i) => {
+          const begin = (batch.offsets[i] as number) + sample.prompt.ids.length;
+          const end = batch.offsets[i + 1] as number;
+          if (isFirst && sample.inLoss) addProbsDiff(result.rolloutProbsDiff, sample, micro.logProbs.subarray(begin, end));
+          if (options.ppoEpochs > 1) countFlips(result.classFlips, lastClasses, sample, micro.classes.slice(begin, end));
+        });
+        done += part.length;
+        options.onProgress?.(done, total);
+      }
+      result.miniBatches.push({ ...outcome, ...(await optimizer.step({ lr, gradClip })) });
+    }
+  }
+  return result;
+}
+
+/** Samples by group, in order. */
+function groupSamples(samples: Sample[]): Sample[][] {
+  const groups: Sample[][] = [];
+  for (const sample of samples) {
+    groups[sample.group] ??= [];
+    groups[sample.group]?.push(sample);
+  }
+  return groups;
+}
+
+/** Those of the whole mini-batch. A response without loss tokens counts among the sequences. */
+export function denominatorsOf(samples: Sample[]): Denominators {
+  const tokens = samples.reduce((sum, sample) => sum + sample.response.ids.length, 0);
+  const lossTokens = samples.reduce((sum, sample) => sum + (sample.inLoss ? sample.response.ids.length : 0), 0);
+  return { sequences: samples.length, tokens, lossTokens };
+}
+
+/** Samples end to end as the native door wants them. */
+export function packBatch(samples: Sample[], denominators: Denominators): PackedBatch {
+  const { ids, offsets } = packIds(samples.map((sample) => concatIds(sample.prompt.ids, sample.response.ids)));
+  const batch: PackedBatch = {
+    ids,
+    offsets,
+    promptLengths: Int32Array.from(samples, (sample) => sample.prompt.ids.length),
+    groupIds: Int32Array.from(samples, (sample) => sample.group),
+    lossMask: new Uint8Array(ids.length),
+    oldLogProbs: new Float32Array(ids.length),
+    oldEntropies: new Float32Array(ids.length),
+    advantages: Float32Array.from(samples, (sample) => sample.advantage),
+    denominators,
+  };
+  if (samples.some((sample) => sample.refLogProbs)) batch.refLogProbs = new Float32Array(ids.length);
+  samples.forEach((sample, i) => {
+    const begin = (offsets[i] as number) + sample.prompt.ids.length;
+    if (sample.inLoss) batch.lossMask.fill(1, begin, offsets[i + 1]);
+    batch.oldLogProbs.set(sample.oldLogProbs, begin);
+    batch.oldEntropies?.set(sample.oldEntropies, begin);
+    if (sample.refLogProbs) batch.refLogProbs?.set(sample.refLogProbs, begin);
+  });
+  return batch;
+}
+
+export function concatIds(first: Int32Array, second: Int32Array): Int32Array {
+  const ids = new Int32Array(first.length + second.length);
+  ids.set(first);
+  ids.set(second, first.length);
+  return ids;
+}
+
+/**
+ * Scopes group and batch need one threshold over responses that may sit in different micro-batches, so it is fixed
+ * before the first of them runs; with the current policy's entropies that costs one more forward of the mini-batch.
+ */
+async function fixedThresholds(samples: Sample[], options: UpdateOptions): Promise<Float64Array | undefined> {
+  const { loss, weights } = options;
+  if (loss.entropyScope === 'response') return undefined;
+  const entropies =
+    loss.entropySource === 'rollout'
+      ? samples.map((sample) => sample.oldEntropies)
+      : (await scoreSamples(weights, samples, loss.temperature, options.maxTokenLen)).map((one) => one.entropies);
+  const tokens = samples.reduce((sum, sample) => sum + sample.response.ids.length, 0);
+  const packed = { entropies: new Float32Array(tokens), lossMask: new Uint8Array(tokens) };
+  let at = 0;
+  samples.forEach((sample, i) => {
+    const end = at + sample.response.ids.length;
+    packed.entropies.set(entropies[i] as Float32Array, at);
+    if (sample.inLoss) packed.lossMask.fill(1, at, end);
+    at = end;
+  });
+  return runJob({}, () =>
+    weights.engine.classThresholds({
+      ...packed,
+      lengths: Int32Array.from(samples, (sample) => sample.response.ids.length),
+      groupIds: Int32Array.from(samples, (sample) => sample.group),
+      quantile: loss.tokenEntropyQuantile,
+      scope: loss.entropyScope,
+    }),
+  );
+}
+
+/** Log-probs and entropies of the samples' response tokens under some weights. */
+export async function scoreSamples(
+  weights: Weights,
+  samples: Pick<Sample, 'prompt' | 'response'>[],
+  temperature: number,
+  maxTokens: number,
+  job: { signal?: AbortSignal | undefined; onProgress?: ((done: number, total: number) => void) | undefined } = {},
+): Promise<{ logProbs: Float32Array; entropies: Float32Array }[]> {
+  if (samples.length === 0) return [];
+  const { ids, offsets } = packIds(samples.map((sample) => concatIds(sample.prompt.ids, sample.response.ids)));
+  const promptLengths = Int32Array.from(samples, (sample) => sample.prompt.ids.length);
+  const scores = await weights.score({ ids, offsets, promptLengths, temperature, maxTokens }, job);
+  return samples.map((sample, i) => {
+    const begin = (offsets[i] as number) + sample.prompt.ids.length;
+    return {
+      logProbs: scores.logProbs.slice(begin, offsets[i + 1]),
+      entropies: scores.entropies.slice(begin, offsets[i + 1]),
+    };
+  });
+}
+
+function addProbsDiff(diff: UpdateResult['rolloutProbsDiff'], sample: Sample, logProbs: Float32Array): void {
+  logProbs.forEach((logProb, t) => {
+    const difference = Math.abs(Math.exp(logProb) - Math.exp(sample.response.logProbs[t] as number));
+    diff.sum += difference;
+    diff.max = Math.max(diff.max, difference);
+  });
+  diff.tokens += logProbs.length;
+}
+
+function countFlips(
+  flips: UpdateResult['classFlips'],
+  last: Map<Sample, Uint8Array>,
+  sample: Sample,
+  classes: Uint8Array,
+): void {
+  const before = last.get(sample);
+  if (before && sample.inLoss) {
+    classes.forEach((one, t) => {
+      if (one !== before[t]) flips.flipped += 1;
+    });
+    flips.compared += classes.length;
+  }
+  last.set(sample, classes);
+}

@@ -1,0 +1,34 @@
+// Policy: a transformer's weights on the engine, with generation and scoring.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+
+#include "binding/engine.h"
+#include "model/transformer.h"
+
+namespace archer::binding {
+
+class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit PolicyObject(const Napi::CallbackInfo& info);
+  // Engine.loadPolicy
+  static Napi::Value load(const Napi::CallbackInfo& info, const std::shared_ptr<Jobs>& jobs);
+  // ARCHER_E_DISPOSED after dispose().
+  std::shared_ptr<Transformer> model() const;
+
+ private:
+  Napi::Value num_parameters(const Napi::CallbackInfo& info);
+  Napi::Value memory_bytes(const Napi::CallbackInfo& info);
+  Napi::Value generate(const Napi::CallbackInfo& info);
+  Napi::Value score(const Napi::CallbackInfo& info);
+  Napi::Value logits(const Napi::CallbackInfo& info);
+  Napi::Value save_weights(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Jobs> jobs_;
+  std::shared_ptr<Transformer> model_;
+};
+
+}  // namespace archer::binding

@@ -1,0 +1,133 @@
+#include "train/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <unordered_map>
+#include <utility>
+
+#include "optim/grad_norm.h"
+#include "train/response_rows.h"
+
+namespace archer {
+namespace {
+
+at::Tensor index_tensor(const std::vector<int64_t>& rows) {
+  return at::tensor(rows, at::TensorOptions().dtype(at::kLong));
+}
+
+bool has_own_master(const Parameter& parameter) {
+  return parameter.master.data_ptr() != parameter.compute.data_ptr();
+}
+
+}  // namespace
+
+Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options)
+    : model_(std::move(model)), adamw_(model_->parameters(), options) {
+  require(model_->trainable(), kModel, "the policy was loaded with trainable: false");
+  for (const Parameter& parameter : model_->parameters()) grads_.push_back(at::zeros_like(parameter.master));
+  head_index_ = index_of(model_->head().name);
+}
+
+size_t Trainer::index_of(const std::string& name) const {
+  const auto& parameters = model_->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (parameters[i].name == name) return i;
+  }
+  throw ArcherError(kModel, "no parameter is named " + name);
+}
+
+MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control) {
+  const ResponseRows rows = response_rows(batch.sequences, batch.prompt_lengths);
+  const int64_t num_tokens = batch.sequences.num_tokens();
+  const std::vector<int32_t> ids = gather<int32_t>(batch.sequences.ids, rows.tokens);
+  const auto of_responses = [&](const std::vector<float>& values_T, const char* name) {
+    if (values_T.empty()) return std::vector<double>{};
+    require(static_cast<int64_t>(values_T.size()) == num_tokens, kShape,
+            std::string(name) + " has " + std::to_string(values_T.size()) + " entries for " + std::to_string(num_tokens) + " tokens");
+    return gather<double>(values_T, rows.tokens);
+  };
+  require(static_cast<int64_t>(batch.loss_mask.size()) == num_tokens, kShape, "lossMask needs one entry per token");
+  const std::vector<uint8_t> loss_mask = gather<uint8_t>(batch.loss_mask, rows.tokens);
+  const std::vector<double> old_log_probs = of_responses(batch.old_log_probs, "oldLogProbs");
+  const std::vector<double> old_entropies = of_responses(batch.old_entropies, "oldEntropies");
+  const std::vector<double> ref_log_probs = of_responses(batch.ref_log_probs, "refLogProbs");
+  LossBatch loss_batch;
+  loss_batch.ids = ids;
+  loss_batch.lengths = rows.lengths;
+  loss_batch.group_ids = batch.group_ids;
+  loss_batch.loss_mask = loss_mask;
+  loss_batch.old_log_probs = old_log_probs;
+  loss_batch.old_entropies = old_entropies;
+  loss_batch.ref_log_probs = ref_log_probs;
+  const std::vector<double> advantages(batch.advantages.begin(), batch.advantages.end());
+  loss_batch.advantages = advantages;
+  loss_batch.thresholds = batch.thresholds;
+  loss_batch.denominators = batch.denominators;
+
+  const at::Tensor hidden_TH = model_->hidden_states(batch.sequences, true, control);
+  const at::Tensor predictors_R = index_tensor(rows.predictors);
+  const at::Tensor hidden_RH = hidden_TH.detach().index_select(0, predictors_R);
+  at::Tensor grad_RH;
+  const FusedLossResult loss = fused_loss(hidden_RH, model_->head().compute.detach(), loss_batch, options, grad_RH,
+                                          grads_[head_index_], control, &loss_workspace_);
+
+  // A hidden state predicts one token, so the rows are distinct and index_copy_ loses nothing.
+  const at::Tensor grad_TH = at::zeros_like(hidden_TH, at::TensorOptions().requires_grad(false)).index_copy_(0, predictors_R, grad_RH.to(hidden_TH.scalar_type()));
+  model_->backward(hidden_TH, grad_TH, grads_);
+
+  return {loss.loss, loss.sums, scatter<float>(loss.log_probs, rows.tokens, num_tokens, 0.0f),
+          scatter<float>(loss.entropies, rows.tokens, num_tokens, 0.0f),
+          scatter<uint8_t>(loss.classes, rows.tokens, num_tokens, kNotInLoss)};
+}
+
+OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
+  const GradNorm norm = grad_norm(grads_, grad_clip);
+  if (norm.finite) {
+    adamw_.step(lr, grads_, norm.clip_scale);
+    model_->refresh_compute_weights();
+  }
+  zero_grad();
+  return {norm.norm, !norm.finite};
+}
+
+void Trainer::zero_grad() {
+  for (at::Tensor& grad : grads_) grad.zero_();
+}
+
+const at::Tensor& Trainer::gradient(const std::string& name) const { return grads_[index_of(name)]; }
+
+int64_t Trainer::memory_bytes() const {
+  int64_t bytes = 0;
+  for (const at::Tensor& grad : grads_) bytes += 3 * static_cast<int64_t>(grad.nbytes());
+  return bytes;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Trainer::state() const {
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  const auto& parameters = model_->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (has_own_master(parameters[i])) tensors.emplace_back("master." + parameters[i].name, parameters[i].master);
+    tensors.emplace_back("exp_avg." + parameters[i].name, adamw_.exp_avg()[i]);
+    tensors.emplace_back("exp_avg_sq." + parameters[i].name, adamw_.exp_avg_sq()[i]);
+  }
+  return tensors;
+}
+
+void Trainer::load_state(const std::vector<std::pair<std::string, at::Tensor>>& tensors, int64_t num_steps) {
+  std::unordered_map<std::string, at::Tensor> by_name(tensors.begin(), tensors.end());
+  const auto take = [&](const std::string& name) {
+    const auto found = by_name.find(name);
+    require(found != by_name.end(), kModel, "the trainer state lacks the tensor " + name);
+    return found->second;
+  };
+  std::vector<at::Tensor> exp_avg, exp_avg_sq;
+  for (Parameter& parameter : model_->parameters()) {
+    if (has_own_master(parameter)) parameter.master.copy_(take("master." + parameter.name));
+    exp_avg.push_back(take("exp_avg." + parameter.name));
+    exp_avg_sq.push_back(take("exp_avg_sq." + parameter.name));
+  }
+  adamw_.load_state(num_steps, exp_avg, exp_avg_sq);
+  model_->refresh_compute_weights();
+}
+
+}  // namespace archer

@@ -1,0 +1,83 @@
+// One policy in training: accumulated float32 gradients, AdamW, and the two steps of the inner loop.
+//   forward_backward: packed forward -> fused loss -> backward, adding into the gradients
+//   optimizer_step:   global norm, clip, AdamW, compute weights renewed, gradients zeroed
+// T tokens of the micro-batch's sequences, N sequences
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/job_control.h"
+#include "core/packed.h"
+#include "loss/fused_loss.h"
+#include "model/transformer.h"
+#include "optim/adamw.h"
+
+namespace archer {
+
+// lib/native/types.ts, PackedBatch
+struct TrainBatch {
+  PackedSequences sequences;
+  std::vector<int32_t> prompt_lengths;  // [N]
+  std::vector<int32_t> group_ids;       // [N]
+  std::vector<uint8_t> loss_mask;       // [T]
+  std::vector<float> old_log_probs;     // [T]
+  std::vector<float> old_entropies;     // [T] or empty
+  std::vector<float> ref_log_probs;     // [T] or empty
+  std::vector<float> advantages;        // [N]
+  std::vector<double> thresholds;       // [N] or empty
+  Denominators denominators;
+};
+
+struct MicroBatchResult {
+  double loss = 0;
+  LossSums sums;
+  std::vector<float> log_probs;   // [T], 0 at prompt tokens
+  std::vector<float> entropies;   // [T]
+  std::vector<uint8_t> classes;   // [T], kNotInLoss at prompt tokens
+};
+
+struct OptimizerStep {
+  double grad_norm = 0;
+  bool skipped = false;  // the norm was not finite; weights and moments are untouched
+};
+
+class Trainer {
+ public:
+  Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options);
+
+  MicroBatchResult forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control);
+  OptimizerStep optimizer_step(double lr, double grad_clip);
+  void zero_grad();
+
+  const at::Tensor& gradient(const std::string& name) const;
+  int64_t num_steps() const { return adamw_.num_steps(); }
+  int64_t memory_bytes() const;  // gradients and moments
+
+  // exp_avg.<name>, exp_avg_sq.<name>, and master.<name> where the model computes in another dtype than its masters.
+  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  // The inverse; ARCHER_E_CHECKPOINT-like faults of single tensors come as ARCHER_E_MODEL with their name.
+  void load_state(const std::vector<std::pair<std::string, at::Tensor>>& tensors, int64_t num_steps);
+
+ private:
+  size_t index_of(const std::string& name) const;
+
+  std::shared_ptr<Transformer> model_;
+  AdamW adamw_;
+  std::vector<at::Tensor> grads_;  // one per parameter, the master's shape and dtype
+  size_t head_index_ = 0;
+  LossWorkspace loss_workspace_;
+};
+
+// Log-probs and entropies [T] of given sequences, in forwards of at most max_tokens tokens.
+struct Scores {
+  std::vector<float> log_probs;
+  std::vector<float> entropies;
+};
+Scores score(const Transformer& model, const PackedSequences& sequences, const std::vector<int32_t>& prompt_lengths,
+             double temperature, int64_t max_tokens, JobControl* control);
+
+}  // namespace archer
