@@ -1,6 +1,7 @@
 // Small random models for the tests of the model room: one of each flavour, every feature used by at least one.
 #pragma once
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <random>
 #include <string>
