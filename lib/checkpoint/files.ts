@@ -76,7 +76,8 @@ export async function listTree(root: string): Promise<{ files: string[]; folders
       const path = relative === '' ? entry.name : `${relative}/${entry.name}`;
       if (entry.isDirectory()) await walk(path);
       else if (entry.isFile()) files.push(path);
-      else throw new ArcherError('ARCHER_E_INTERNAL', `${join(root, path)} is not a plain file: a checkpoint must copy.`);
+      else
+        throw new ArcherError('ARCHER_E_INTERNAL', `${join(root, path)} is not a plain file: a checkpoint must copy.`);
     }
     folders.push(relative);
   }

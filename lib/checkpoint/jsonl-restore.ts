@@ -45,8 +45,9 @@ export async function truncateJsonl(path: string, bytes: number): Promise<string
     const keep = size === 0 ? 0 : await wholeLines(path, Math.min(size, bytes));
     if (keep < size) await truncate(path, keep);
     if (keep === bytes) return undefined;
+    const fault = size < bytes ? `${size} of ${bytes} bytes` : 'altered';
     return (
-      `${path} is not what the checkpoint was saved with (${size < bytes ? `${size} of ${bytes} bytes` : 'altered'}): ` +
+      `${path} is not what the checkpoint was saved with (${fault}): ` +
       `its ${keep} bytes of whole lines are kept, and steps before the checkpoint may be missing from it.`
     );
   } catch (error) {

@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { ArcherError } from '../errors.js';
+import { ArcherError, isArcherError } from '../errors.js';
 import { replaceFile } from './files.js';
 import { ioError } from './io-error.js';
 import { lockRunFolder, type RunLock } from './lock.js';
@@ -78,10 +78,21 @@ export async function readRunRecord(dir: string): Promise<RunRecord | undefined>
   if (record?.format !== 1 || !['running', 'finished'].includes(record.status ?? '')) {
     throw new ArcherError(
       'ARCHER_E_CHECKPOINT',
-      `${path} is damaged or of another version. Restore it, or name a checkpoint of that folder in trainer.resume_mode.`,
+      `${path} is damaged or of another version. To go on with that run, name one of its checkpoints in ` +
+        'trainer.resume_mode.',
     );
   }
   return record as RunRecord;
+}
+
+async function readRecordOrWarn(dir: string, warnings: string[]): Promise<RunRecord | undefined> {
+  try {
+    return await readRunRecord(dir);
+  } catch (error) {
+    if (!isArcherError(error) || error.code !== 'ARCHER_E_CHECKPOINT') throw error;
+    warnings.push(`${error.message} Nothing is written into that folder.`);
+    return undefined;
+  }
 }
 
 async function writeRunRecord(dir: string, record: RunRecord): Promise<void> {
@@ -219,13 +230,7 @@ function isSameRun(record: RunRecord, options: OpenRunOptions): boolean {
 async function openAuto(options: OpenRunOptions): Promise<RunFolder> {
   const warnings: string[] = [];
   for (const { dir } of await listSiblings(baseFolder(options))) {
-    let record: RunRecord | undefined;
-    try {
-      record = await readRunRecord(dir);
-    } catch (error) {
-      warnings.push(`${(error as Error).message} The folder is left alone.`);
-      continue;
-    }
+    const record = await readRecordOrWarn(dir, warnings);
     if (record !== undefined && isSameRun(record, options)) return continueRun(dir, record, warnings);
   }
   return beginNew(options, warnings);
@@ -247,7 +252,7 @@ async function openPath(options: OpenRunOptions): Promise<RunFolder> {
   }
   const warnings: string[] = [];
   const sourceRun = isCheckpoint ? dirname(await realpath(path)) : path;
-  const record = await readRunRecord(sourceRun);
+  const record = await readRecordOrWarn(sourceRun, warnings);
   let checkpoint: Checkpoint | undefined;
   if (isCheckpoint) {
     const manifest = await verifyCheckpoint(path);

@@ -8,7 +8,14 @@ import { ArcherError, isArcherError, messageOf } from '../errors.js';
 import { hashFile, listTree, syncDirectory, writeFileSynced } from './files.js';
 import { ioError } from './io-error.js';
 import { isProcessAlive } from './lock.js';
-import { type JsonValue, type Manifest, type ManifestFile, manifestName, manifestText, verifyCheckpoint } from './manifest.js';
+import {
+  type JsonValue,
+  type Manifest,
+  type ManifestFile,
+  manifestName,
+  manifestText,
+  verifyCheckpoint,
+} from './manifest.js';
 
 /** A checkpoint that has been verified. */
 export interface Checkpoint {

@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -120,7 +129,10 @@ describe('resume_mode: auto', () => {
     writeFileSync(join(folder('exp'), 'run.json'), '{"format":1,');
     const second = await open();
     expect(second.dir).toBe(folder('exp-2'));
-    expect(second.warnings).toEqual([expect.stringMatching(/run.json is damaged.*left alone/)]);
+    expect(second.warnings).toEqual([expect.stringMatching(/run.json is damaged.*Nothing is written/)]);
+    await save(folder('exp'), 3);
+    const third = await open({ resumeMode: join(folder('exp'), 'global_step_3') });
+    expect(third).toMatchObject({ dir: folder('exp-3'), resumeFrom: { step: 3 } });
   });
 
   test('leftovers of a killed writer are removed on the way', async () => {
@@ -230,7 +242,9 @@ describe('the lock', () => {
     const run = await open();
     await expect(open()).rejects.toMatchObject({
       code: 'ARCHER_E_IO',
-      message: expect.stringMatching(new RegExp(`exp is being written by process ${process.pid} on .*remove .*\\.lock`)),
+      message: expect.stringMatching(
+        new RegExp(`exp is being written by process ${process.pid} on .*remove .*\\.lock`),
+      ),
     });
     await run.release();
     await run.release();
@@ -247,7 +261,7 @@ describe('the lock', () => {
     expect(readdirSync(localDir)).toEqual([]);
   });
 
-  test('stale: a dead process, an id that was used again, another machine that fell silent, half a lock of long ago', async () => {
+  test('stale: a dead process, an id used again, another machine that fell silent, half a lock of long ago', async () => {
     for (const [owner, ageMs] of [
       [here({ pid: spawnSync('true').pid }), 0],
       [here({ pid: process.ppid }), 0],

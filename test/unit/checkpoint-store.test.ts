@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { manifestText, readManifest, verifyCheckpoint } from '../../lib/checkpoint/manifest.js';
-import { checkpointDir, cleanLeftovers, latestValid, listCheckpoints, writeCheckpoint } from '../../lib/checkpoint/store.js';
+import {
+  checkpointDir,
+  cleanLeftovers,
+  latestValid,
+  listCheckpoints,
+  writeCheckpoint,
+} from '../../lib/checkpoint/store.js';
 
 const root = mkdtempSync(join(tmpdir(), 'archer-store-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -163,7 +169,11 @@ describe('writing', () => {
 describe('verifying', () => {
   const broken: [string, (dir: string) => void, RegExp][] = [
     ['one changed byte', (dir) => writeFileSync(join(dir, 'model.safetensors'), 'weightS'), /safetensors has other/],
-    ['a cut file', (dir) => writeFileSync(join(dir, 'model.safetensors'), 'wei'), /safetensors has 3 bytes instead of 7/],
+    [
+      'a cut file',
+      (dir) => writeFileSync(join(dir, 'model.safetensors'), 'wei'),
+      /safetensors has 3 bytes instead of 7/,
+    ],
     ['a missing file', (dir) => rmSync(join(dir, 'trainer/state.json')), /trainer\/state.json is missing/],
     ['a missing subfolder', (dir) => rmSync(join(dir, 'trainer'), { recursive: true }), /state.json is missing/],
     ['no manifest', (dir) => rmSync(join(dir, 'manifest.json')), /manifest.json is missing/],

@@ -33,7 +33,9 @@ describe('metrics.jsonl and timings.jsonl', () => {
   });
 
   test('what is not finite is null, and its key stays', () => {
-    expect(jsonLine(1, { a: Number.NaN, b: Number.POSITIVE_INFINITY, c: 0 })).toBe('{"step":1,"a":null,"b":null,"c":0}\n');
+    expect(jsonLine(1, { a: Number.NaN, b: Number.POSITIVE_INFINITY, c: 0 })).toBe(
+      '{"step":1,"a":null,"b":null,"c":0}\n',
+    );
   });
 
   test('values and times go to different files; bytes() is where a resume cuts', () => {
@@ -170,9 +172,9 @@ function decodeEvents(file: Buffer): DecodedEvent[] {
       else if (field === 5 && wire === 2) {
         for (const inner of decodeMessage(value as Buffer)) {
           expect([inner.field, inner.wire]).toEqual([1, 2]);
-          const [tag, simple] = decodeMessage(inner.value as Buffer);
-          expect([tag?.field, tag?.wire, simple?.field, simple?.wire]).toEqual([1, 2, 2, 5]);
-          event.scalars[String(tag?.value)] = (simple?.value as Buffer).readFloatLE(0);
+          const [tag, simple] = decodeMessage(inner.value as Buffer) as [Field, Field];
+          expect([tag.field, tag.wire, simple.field, simple.wire]).toEqual([1, 2, 2, 5]);
+          event.scalars[String(tag.value)] = (simple.value as Buffer).readFloatLE(0);
         }
       } else throw new Error(`unexpected field ${field}, wire type ${wire}`);
     }
