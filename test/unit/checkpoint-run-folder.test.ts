@@ -261,7 +261,7 @@ describe('the lock', () => {
     expect(readdirSync(localDir)).toEqual([]);
   });
 
-  test('stale: a dead process, an id used again, another machine that fell silent, half a lock of long ago', async () => {
+  test('stale: a dead process, an id used again, a silent machine, half a lock of long ago', async () => {
     for (const [owner, ageMs] of [
       [here({ pid: spawnSync('true').pid }), 0],
       [here({ pid: process.ppid }), 0],
