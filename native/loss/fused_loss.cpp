@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
 constexpr int64_t kMaxAutomaticRows = 512;
+constexpr int64_t kLogitsPerThread = 1 << 15;  // less than this is not worth a second thread
 
 std::string shape_text(const at::Tensor& tensor) {
   std::string text = "[";
@@ -107,7 +108,7 @@ class HeadPass {
   void forward(Rows rows) {
     compute_logits(rows);
     const F* logits = logits_RV_.template const_data_ptr<F>();
-    at::parallel_for(0, static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, static_cast<int64_t>(rows.size()), grain(), [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
         const int64_t t = rows[j];
         stats_[t] = softmax_row(logits + j * vocabulary_, vocabulary_, ids_T_[t], temperature_);
@@ -140,7 +141,7 @@ class HeadPass {
     at::Tensor dlogits_RV = bf16 ? buffer_rows(workspace_.dlogits, num_rows, vocabulary_, at::kBFloat16)
                                  : logits_RV_.narrow(0, 0, num_rows);
     F* logits = logits_RV_.template data_ptr<F>();
-    at::parallel_for(0, num_rows, 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, num_rows, grain(), [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
         const int64_t t = active[j];
         const F entropy_weight = grad_entropy.empty() ? F(0) : -grad_entropy[t];
@@ -171,6 +172,8 @@ class HeadPass {
   }
 
  private:
+  int64_t grain() const { return std::max<int64_t>(1, kLogitsPerThread / vocabulary_); }
+
   // Moves the rows `active_rows` to the front. Threads share out the columns: rows must move in order.
   void close_gaps(F* matrix, Rows active_rows) {
     at::parallel_for(0, vocabulary_, 4096, [&](int64_t begin, int64_t end) {
