@@ -1,10 +1,10 @@
 // The numbers of a training step under verl's names, and those that nobody else logs. docs/metrics.md has every formula.
 // A mean over nothing is left out, never 0.
 
-import type { FinishReason, NativeLossOptions } from '../native/types.js';
-import { type GroupKind, groupKind } from './group-filter.js';
-import { type StepUpdate, type UpdateNumbers, updateMetrics } from './loss-metrics.js';
+import type { GroupKind } from './group-filter.js';
 import { repetitionRate } from './repetition.js';
+
+export { addSums, type StepUpdate, type UpdateNumbers, updateMetrics } from './loss-metrics.js';
 
 export type Metrics = Record<string, number>;
 
@@ -72,72 +72,4 @@ export function lengthMetrics(responses: readonly ResponseNumbers[]): Metrics {
   add('response/repetition_rate_right', rates.filter(({ right }) => right));
   add('response/repetition_rate_wrong', rates.filter(({ right }) => !right));
   return metrics;
-}
-
-/** A group of responses with the verifier's verdicts; see ScoredGroup in lib/train/types.ts. */
-export interface StepGroup {
-  prompt: { ids: ArrayLike<number> };
-  responses: readonly { ids: ArrayLike<number>; text: string; finish: FinishReason }[];
-  verdicts: readonly { score: number; outcome: string }[];
-  rewards: readonly number[];
-}
-
-/** Everything that a step's metrics are made of. */
-export interface StepNumbers {
-  /** 1 for the first. */
-  step: number;
-  /** Epochs of the data that are complete. */
-  epoch: number;
-  collected: { sampled: readonly StepGroup[]; kept: readonly StepGroup[]; numGenBatches: number };
-  /** The responses of the update. */
-  samples: readonly { advantage: number; response: { ids: ArrayLike<number> } }[];
-  update: Pick<StepUpdate, 'classFlips' | 'rolloutProbsDiff'> & { miniBatches: readonly UpdateNumbers[] };
-  lr: number;
-  loss: Pick<NativeLossOptions, 'knowledgeKlCoef' | 'reasoningKlCoef'>;
-}
-
-/** critic/advantages/*: over the response tokens of the update, as verl has it; a response counts by its length. */
-function advantageMetrics(samples: StepNumbers['samples']): Metrics {
-  const metrics = spread('critic/advantages', samples.map(({ advantage }) => advantage));
-  let [sum, tokens] = [0, 0];
-  for (const { advantage, response } of samples) {
-    sum += advantage * response.ids.length;
-    tokens += response.ids.length;
-  }
-  if (tokens > 0) metrics['critic/advantages/mean'] = sum / tokens;
-  return metrics;
-}
-
-/** All metrics of one step that the computation determines: the line of metrics.jsonl. */
-export function stepMetrics({ step, epoch, collected, samples, update, lr, loss }: StepNumbers): Metrics {
-  const groups = collected.sampled.map(({ verdicts, rewards }) => {
-    const scores = verdicts.map(({ score }) => score);
-    return { scores, rewards, outcomes: verdicts.map(({ outcome }) => outcome), kind: groupKind(scores) };
-  });
-  const responses = collected.sampled.flatMap(({ prompt, responses: all, verdicts }) =>
-    all.map(({ ids, text, finish }, index) => ({
-      promptLength: prompt.ids.length,
-      length: ids.length,
-      text,
-      truncated: finish === 'length',
-      right: (verdicts[index]?.score ?? 0) > 0,
-    })),
-  );
-  return {
-    'training/global_step': step,
-    'training/epoch': epoch,
-    ...rewardMetrics(groups),
-    'batch/kept_groups': collected.kept.length,
-    'batch/num_gen_batches': collected.numGenBatches,
-    ...lengthMetrics(responses),
-    'perf/total_num_tokens': responses.reduce((sum, { promptLength, length }) => sum + promptLength + length, 0),
-    ...advantageMetrics(samples),
-    ...updateMetrics({
-      updates: update.miniBatches,
-      lr,
-      hasReference: loss.knowledgeKlCoef !== 0 || loss.reasoningKlCoef !== 0,
-      classFlips: update.classFlips,
-      rolloutProbsDiff: update.rolloutProbsDiff,
-    }),
-  };
 }

@@ -1,12 +1,15 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), the same function as native/core/philox.h. What
 // is drawn here (orders, bootstrap samples) depends on its key alone, never on what was drawn before.
 
+// Jest looks every global up through a proxy, which makes Math thirty times slower than a local.
+const { floor, imul } = Math;
+
 export type PhiloxBlock = [number, number, number, number];
 
 /** The high 32 bits of the product of two unsigned 32-bit integers; every step is exact below 2^53. */
 function highProduct(a: number, b: number): number {
   const low = (a & 0xffff) * b;
-  return Math.floor(((a >>> 16) * b + Math.floor(low / 2 ** 16)) / 2 ** 16);
+  return floor(((a >>> 16) * b + floor(low / 2 ** 16)) / 2 ** 16);
 }
 
 /** Ten rounds; all words are unsigned 32-bit integers. */
@@ -20,8 +23,8 @@ export function philox4x32(counter: Readonly<PhiloxBlock>, key: readonly [number
   for (let round = 0; round < 10; ++round) {
     const next0 = (highProduct(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0;
     const next2 = (highProduct(0xd2511f53, c0) ^ c3 ^ k1) >>> 0;
-    c1 = Math.imul(0xcd9e8d57, c2) >>> 0;
-    c3 = Math.imul(0xd2511f53, c0) >>> 0;
+    c1 = imul(0xcd9e8d57, c2) >>> 0;
+    c3 = imul(0xd2511f53, c0) >>> 0;
     c0 = next0;
     c2 = next2;
     k0 = (k0 + 0x9e3779b9) >>> 0;
@@ -46,7 +49,7 @@ export interface RandomKey {
 }
 
 function keyWords({ seed, stream }: RandomKey): [number, number] {
-  return [seed % 2 ** 32, (Math.floor(seed / 2 ** 32) ^ randomStreams[stream]) >>> 0];
+  return [seed % 2 ** 32, (floor(seed / 2 ** 32) ^ randomStreams[stream]) >>> 0];
 }
 
 /** The number of this key at `index` (0 … 2^32 − 1): uniform in [0, 1) with 53 bits. */
@@ -61,7 +64,7 @@ export function keyedIndices(into: Uint32Array, below: number, key: RandomKey): 
   for (let index = 0; index < into.length; index += 4) {
     const block = philox4x32([index, 1, key.b ?? 0, key.a ?? 0], words);
     for (let lane = 0; lane < 4 && index + lane < into.length; ++lane) {
-      into[index + lane] = Math.floor((block[lane]! / 2 ** 32) * below);
+      into[index + lane] = floor((block[lane]! / 2 ** 32) * below);
     }
   }
 }
@@ -70,7 +73,7 @@ export function keyedIndices(into: Uint32Array, below: number, key: RandomKey): 
 export function keyedOrder(count: number, key: RandomKey): number[] {
   const order = Array.from({ length: count }, (_, index) => index);
   for (let last = count - 1; last > 0; --last) {
-    const other = Math.floor(keyedUniform(key, last) * (last + 1));
+    const other = floor(keyedUniform(key, last) * (last + 1));
     [order[last], order[other]] = [order[other]!, order[last]!];
   }
   return order;

@@ -5,9 +5,15 @@ import { stringify } from 'yaml';
 import type { Source } from './resolve.js';
 import { options, valueAt, type ResolvedConfig } from './schema.js';
 
+/** 1e-6 rather than 0.000001. */
+export function numberText(value: number): string {
+  return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
+}
+
 /** One line of YAML. A text stays bare only where YAML reads it as that text in a list too; JSON's quotes are YAML's. */
 function inline(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(inline).join(', ')}]`;
+  if (typeof value === 'number') return numberText(value);
   if (typeof value !== 'string') return String(value);
   const bare = /^[\w./-]+$/.test(value) && stringify(value).trimEnd() === value;
   return bare ? value : JSON.stringify(value);

@@ -125,7 +125,7 @@ export const actorOptions = {
     decay_norms_and_biases: bool(false, 'Weight decay on norms and biases too, as the reference code does.'),
     lr_warmup_steps: int(10, { min: 0 }, 'Training steps (not updates) of linear warm-up.', { aliases: ['warmup_steps'] }),
     lr_warmup_from_zero: bool(false, 'Step k runs at lr·k/W as the reference’s scheduler does, not at lr·(k+1)/W.'),
-    lr_scheduler: oneOf('constant', ['constant', 'linear', 'cosine'], 'After the warm-up: constant, or down to 0 at the last step.', {
+    lr_scheduler: oneOf('constant', ['constant', 'linear', 'cosine'], 'After the warm-up: constant, or falling to 0 at the end of the run.', {
       aliases: [
         { word: 'lr_scheduler_type', note: 'constant_with_warmup is constant', convert: renames({ constant_with_warmup: 'constant' }) },
       ],

@@ -15,7 +15,9 @@ export const dataOptions = {
     defaultText: '`bundled` with the bundled task, else none',
   }),
   train_batch_size: int(64, { min: 1 }, 'Prompts per step (prompts, never responses).'),
-  max_prompt_length: int(2048, { min: 1 }, 'Tokens of a prompt, chat template included.'),
+  max_prompt_length: int(2048, { min: 1 }, 'Tokens of a prompt, chat template included.', {
+    aliases: ['max_prompt_length'],
+  }),
   max_response_length: int(8192, { min: 1 }, 'Tokens of a response; a longer one is cut.', {
     aliases: ['max_completion_length'],
   }),

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from '@jest/globals';
 import { addSums, updateMetrics } from '../../lib/algorithm/loss-metrics.js';
-import { lengthMetrics, rewardMetrics, spread, stepMetrics } from '../../lib/algorithm/metrics.js';
+import { lengthMetrics, rewardMetrics, spread } from '../../lib/algorithm/metrics.js';
 import type { ClassSums, LossSums } from '../../lib/native/types.js';
 
 const none: ClassSums = { tokens: 0, entropy: 0, pgLoss: 0, klLoss: 0, ratio: 0, clipped: 0, clippedLower: 0 };
@@ -124,48 +124,4 @@ test('lengths, truncation, repetition split by right and wrong', () => {
   expect(metrics['response/repetition_rate']).toBeCloseTo(10 / 21, 12);
   expect(lengthMetrics([])).toEqual({ 'batch/truncated': 0 });
   expect(spread('x', [])).toEqual({});
-});
-
-test('a whole step', () => {
-  const group = {
-    prompt: { ids: [1, 2, 3] },
-    responses: [
-      { ids: [4, 5], text: 'a b', finish: 'stop' as const },
-      { ids: [4, 5, 6, 7], text: 'c', finish: 'length' as const },
-    ],
-    verdicts: [
-      { score: 1, outcome: 'ok' },
-      { score: 0, outcome: 'wrong' },
-    ],
-    rewards: [1, -0.5],
-  };
-  const failed = { ...group, verdicts: [group.verdicts[1]!, group.verdicts[1]!], rewards: [0, -0.5] };
-  const input = {
-    step: 3,
-    epoch: 1,
-    collected: { sampled: [group, failed], kept: [group], numGenBatches: 1 },
-    samples: group.responses.map((response, index) => ({ advantage: index === 0 ? 1 : -1, response })),
-    update: { ...quiet, miniBatches: [update([first])] },
-    lr: 0.5,
-    loss: { knowledgeKlCoef: 0, reasoningKlCoef: 0 },
-  };
-  const metrics = stepMetrics(input);
-  expect(metrics).toMatchObject({
-    'training/global_step': 3,
-    'training/epoch': 1,
-    'critic/score/mean': 0.25,
-    'critic/rewards/min': -0.5,
-    // A length penalty must not hide that nobody solved the second problem.
-    'batch/solve_none': 1,
-    'batch/kept_groups': 1,
-    'batch/truncated': 2,
-    'perf/total_num_tokens': 24,
-    'critic/advantages/mean': (2 - 4) / 6,
-    'critic/advantages/max': 1,
-    'actor/lr': 0.5,
-  });
-  expect(metrics).not.toHaveProperty(['actor/kl_loss']);
-  expect(stepMetrics({ ...input, loss: { knowledgeKlCoef: 0.001, reasoningKlCoef: 0 } })).toHaveProperty(['actor/kl_loss']);
-  const nothing = { ...input, collected: { ...input.collected, kept: [] }, samples: [], update: { ...quiet, miniBatches: [] } };
-  expect(Object.keys(stepMetrics(nothing)).filter((name) => /^(actor|critic\/adv)/.test(name))).toEqual([]);
 });

@@ -106,28 +106,28 @@ describe('packing', () => {
 describe('learning rate', () => {
   const constant = {
     lr: 1,
-    lr_warmup_steps: 4,
-    lr_warmup_from_zero: false,
-    lr_scheduler: 'constant',
-    total_steps: 10,
+    warmupSteps: 4,
+    warmupFromZero: false,
+    kind: 'constant',
+    totalSteps: 10,
   } as const;
-  const rates = (schedule: Schedule) => [0, 1, 3, 4, 7, 9, 10].map((step) => learningRate(step, schedule));
+  const rates = (schedule: Schedule) => [0, 1, 3, 4, 7, 9, 10].map((step) => learningRate(schedule, step));
 
   test('warm-up (k+1)/W, then constant; the reference starts at 0', () => {
     expect(rates(constant)).toEqual([0.25, 0.5, 1, 1, 1, 1, 1]);
-    expect(rates({ ...constant, lr_warmup_from_zero: true })).toEqual([0, 0.25, 0.75, 1, 1, 1, 1]);
-    expect(learningRate(0, { ...constant, lr_warmup_steps: 0 })).toBe(1);
+    expect(rates({ ...constant, warmupFromZero: true })).toEqual([0, 0.25, 0.75, 1, 1, 1, 1]);
+    expect(learningRate({ ...constant, warmupSteps: 0 }, 0)).toBe(1);
   });
 
   test('linear and cosine reach 0 after the last step, and never before', () => {
-    const linear = rates({ ...constant, lr_scheduler: 'linear' });
+    const linear = rates({ ...constant, kind: 'linear' });
     expect(linear.slice(3)).toEqual([1, 0.5, 1 - 5 / 6, 0]);
-    const cosine = rates({ ...constant, lr_scheduler: 'cosine' });
+    const cosine = rates({ ...constant, kind: 'cosine' });
     expect(cosine[3]).toBe(1);
     expect(cosine[4]).toBeCloseTo(0.5, 12);
     expect(cosine[5]).toBeGreaterThan(0.05);
     expect(cosine[6]).toBeCloseTo(0, 12);
-    expect(learningRate(4, { ...constant, lr_scheduler: 'linear', total_steps: 4 })).toBe(1);
+    expect(learningRate({ ...constant, kind: 'linear', totalSteps: 4 }, 4)).toBe(1);
   });
 });
 
