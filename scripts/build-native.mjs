@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, totalmem } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { libtorchVersion, resolveLibtorch } from './libtorch.mjs';
 import {
   atLeast,
@@ -118,14 +118,12 @@ function cmakeJs() {
   }
 }
 
-/** The part of a build's output that says what failed, without the lines of what succeeded. */
+/** The part of a build's output that says what failed first, without the lines of what succeeded. */
 function failureLines(output) {
-  const lines = output
-    .split('\n')
-    .filter(
-      (line) => line.trim() !== '' && !/^\[\s*\d+(\/\d+|%)\]|^ninja: build stopped|^g?make|^ERROR OMG/.test(line),
-    );
-  return lines.slice(-60).join('\n');
+  const noise = /^\[\s*\d+(\/\d+|%)\]|^ninja: build stopped|^g?make|^ERROR OMG/;
+  const lines = output.split('\n').filter((line) => line.trim() !== '' && !noise.test(line));
+  const first = lines.findIndex((line) => /^FAILED:|error/i.test(line));
+  return (first < 0 ? lines.slice(-60) : lines.slice(first, first + 60)).join('\n');
 }
 
 async function step(name, args, { verbose, showProgress }) {
@@ -164,9 +162,14 @@ function clearBuildFolder() {
   }
 }
 
+function namedLibtorch(env) {
+  const named = env.ARCHER_LIBTORCH || env.LIBTORCH;
+  return named ? resolve(named) : undefined;
+}
+
 /** True where the libtorch of the last build is still the one to use, and the same one. */
 function keepsLibtorch(record, env) {
-  const named = env.ARCHER_LIBTORCH || env.LIBTORCH;
+  const named = namedLibtorch(env);
   if (!record.libtorchRoot || (named && named !== record.libtorchNamed)) return false;
   const there = existsSync(join(record.libtorchRoot, 'lib', 'libtorch_cpu.so'));
   return there && (libtorchVersion(record.libtorchRoot) ?? 'unknown') === record.libtorchVersion;
@@ -213,9 +216,12 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
   checkLibc();
   const compiler = checkTools(env);
   const previous = fresh ? {} : readRecord(stampPath);
-  const libtorch = keepsLibtorch(previous, env)
+  // A folder once named stays the one to use, even if another version has been put there.
+  const keeps = keepsLibtorch(previous, env);
+  const named = namedLibtorch(env) ?? (existsSync(previous.libtorchRoot ?? '') ? previous.libtorchNamed : undefined);
+  const libtorch = keeps
     ? { root: previous.libtorchRoot, version: previous.libtorchVersion, source: previous.libtorchSource }
-    : await resolveLibtorch({ env, say });
+    : await resolveLibtorch({ env: named ? { ...env, ARCHER_LIBTORCH: named } : env, say });
 
   // Node's version is not part of it: the addon speaks Node-API 9, which every supported Node has.
   const stamp = {
@@ -223,8 +229,7 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
     libtorchRoot: libtorch.root,
     libtorchVersion: libtorch.version,
     libtorchSource: libtorch.source,
-    libtorchNamed:
-      env.ARCHER_LIBTORCH || env.LIBTORCH || (keepsLibtorch(previous, env) ? previous.libtorchNamed : undefined),
+    libtorchNamed: named,
     compiler,
     cxx: env.CXX ?? '',
     cxxflags: env.CXXFLAGS ?? '',
@@ -268,7 +273,7 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
     libtorchRoot: libtorch.root,
     libtorchVersion: libtorch.version,
     libtorchSource: libtorch.source,
-    libtorchNamed: stamp.libtorchNamed,
+    libtorchNamed: named,
     compiler,
     arch: process.arch,
     nodeApi: 9,

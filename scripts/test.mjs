@@ -51,7 +51,7 @@ async function compile(options, withTs = true) {
 
 /** Every test of a CTest JUnit file: { name, status, text }. */
 export function parseJUnit(xml) {
-  const unescape = (text) =>
+  const plain = (text) =>
     text
       .replace(/&lt;/g, '<')
       .replace(/&gt;/g, '>')
@@ -60,9 +60,9 @@ export function parseJUnit(xml) {
       .replace(/&amp;/g, '&');
   return [...xml.matchAll(/<testcase name="([^"]*)"[^>]*status="([^"]*)"[^>]*?(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(
     ([, name, status, body]) => ({
-      name: unescape(name),
+      name: plain(name),
       status,
-      text: unescape(/<system-out>([\s\S]*?)<\/system-out>/.exec(body ?? '')?.[1] ?? ''),
+      text: plain(/<system-out>([\s\S]*?)<\/system-out>/.exec(body ?? '')?.[1] ?? ''),
     }),
   );
 }

@@ -3,8 +3,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { ArcherError, messageOf } from '../errors.js';
+import { packageRoot } from '../package-root.js';
 import type { NativeEngine, NativeModule } from './types.js';
 
 /** What scripts/build-native.mjs writes to native/build/archer-build.json. */
@@ -18,9 +18,6 @@ export interface BuildRecord {
   node: string;
   builtAt: string;
 }
-
-/** The package's root: this file is lib/native/load.ts or dist/native/load.js. */
-export const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /** The .node file that loadNative takes: ARCHER_NATIVE_PATH, else native/build/Release/archer_native.node. */
 export function addonPath(): string {
@@ -113,7 +110,7 @@ const engines = new Set<NativeEngine>();
 // destructors would then run under the engine's thread and crash. So every engine is stopped (cancelled, joined) here.
 function shutdownEngines(): void {
   for (const engine of engines) engine.shutdown();
-  engines.clear();
+  for (const engine of engines) unregisterEngine(engine);
 }
 
 /** Has `engine` stopped when the process exits. */
