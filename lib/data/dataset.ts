@@ -93,14 +93,13 @@ export async function loadDataset(options: LoadDatasetOptions): Promise<Dataset>
   };
 }
 
-async function openSource(
-  file: string,
-  check: (value: unknown, line: number) => void,
-  hash: Hash,
-): Promise<Source> {
+async function openSource(file: string, check: (value: unknown, line: number) => void, hash: Hash): Promise<Source> {
   const stat = statSync(file, { throwIfNoEntry: false });
   if (stat === undefined) {
-    throw new ArcherError('ARCHER_E_DATA', `The data file ${file} does not exist; check data.train_files and val_files.`);
+    throw new ArcherError(
+      'ARCHER_E_DATA',
+      `The data file ${file} does not exist; check data.train_files and val_files.`,
+    );
   }
   if (!stat.isFile()) {
     throw new ArcherError('ARCHER_E_DATA', `${file} is not a file; name the JSONL or parquet files one by one.`);

@@ -82,7 +82,10 @@ export async function encodePrompts(
     rows.forEach((row, i) => {
       let ids = encoded[i] as Int32Array;
       if (ids.length === 0) {
-        throw new ArcherError('ARCHER_E_DATA', `${row.origin.file}, line ${row.origin.line}: the prompt has no tokens.`);
+        throw new ArcherError(
+          'ARCHER_E_DATA',
+          `${row.origin.file}, line ${row.origin.line}: the prompt has no tokens.`,
+        );
       }
       if (ids.length > maxPromptLength) {
         const overlong = { ...row.origin, length: ids.length };

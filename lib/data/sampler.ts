@@ -6,7 +6,7 @@
 // deferred: it waits, and is the first to be handed out to the next batch. The epoch stays complete, and the state
 // needs no more than the list of those that wait.
 
-import { keyedOrder } from '../algorithm/philox.js';
+import { philox4x32 } from '../algorithm/philox.js';
 import { ArcherError } from '../errors.js';
 
 /** JSON; enough to go on exactly where the sampler stood. */
@@ -41,6 +41,9 @@ export interface Sampler {
   /** @throws ArcherError ARCHER_E_CHECKPOINT if the state belongs to another data set, seed or order. */
   restore(state: SamplerState): void;
 }
+
+// "DA" in the key's upper word, where a seed below 2^53 never reaches: these numbers are nobody else's.
+const dataStream = 0x44410000;
 
 /**
  * A deterministic sampler over `size` prompts.
@@ -137,7 +140,15 @@ export function createSampler(options: { size: number; seed: number; shuffle?: b
   };
 }
 
-function permutation(size: number, seed: number, epoch: number, shuffle: boolean): number[] {
-  if (!shuffle) return Array.from({ length: size }, (_, i) => i);
-  return keyedOrder(size, { seed, stream: 'dataOrder', a: epoch });
+/** Prompts sorted by a random number of their own, drawn from (seed, epoch, prompt). */
+function permutation(size: number, seed: number, epoch: number, shuffle: boolean): Int32Array {
+  const order = Int32Array.from({ length: size }, (_, i) => i);
+  if (!shuffle) return order;
+  const key: [number, number] = [seed % 2 ** 32, (Math.floor(seed / 2 ** 32) ^ dataStream) >>> 0];
+  const weights = new Float64Array(size);
+  for (let i = 0; i < size; i += 1) {
+    const [high, low] = philox4x32([i, epoch, 0, 0], key);
+    weights[i] = high * 2 ** 21 + (low >>> 11);
+  }
+  return order.sort((a, b) => (weights[a] as number) - (weights[b] as number) || a - b);
 }

@@ -56,7 +56,9 @@ export async function loadTokenizer(folder: string, options: { vocabSize?: numbe
   try {
     native = library.Tokenizer.fromString(source);
   } catch (error) {
-    throw new ArcherError('ARCHER_E_MODEL', `${file} is not a usable tokenizer: ${messageOf(error)}.`, { cause: error });
+    throw new ArcherError('ARCHER_E_MODEL', `${file} is not a usable tokenizer: ${messageOf(error)}.`, {
+      cause: error,
+    });
   }
   // A file written after training with padding or truncation switched on would silently cut prompts.
   native.disableTruncation();

@@ -1,0 +1,293 @@
+// The value of an expression: exactly, as a rational, where it has one; else as a complex double with an error bound.
+
+import {
+  add,
+  BoundError,
+  type Budget,
+  bitLength,
+  divide,
+  isInteger,
+  maxBits,
+  multiply,
+  negate,
+  nthRoot,
+  one,
+  power,
+  type Rational,
+  rational,
+  toNumber,
+  zero,
+} from '../rational.js';
+import type { Node } from './node.js';
+
+/** The exact rational value; undefined if there is none (variables, surds, π) or if it is not seen to be rational. */
+export function exactValue(node: Node, budget: Budget): Rational | undefined {
+  const value = exact(node, budget);
+  if (value !== undefined) budget.spend(1 + Math.ceil((bitLength(value.n) + bitLength(value.d)) ** 2 / 2 ** 18));
+  return value;
+}
+
+function exact(node: Node, budget: Budget): Rational | undefined {
+  switch (node.kind) {
+    case 'number':
+      return node.value;
+    case 'sum':
+      return fold(node.terms, zero, add, budget);
+    case 'product':
+      return fold(node.factors, one, multiply, budget);
+    case 'quotient': {
+      const over = exactValue(node.over, budget);
+      const under = exactValue(node.under, budget);
+      return over === undefined || under === undefined ? undefined : divide(over, under);
+    }
+    case 'negative': {
+      const of = exactValue(node.of, budget);
+      return of === undefined ? undefined : negate(of);
+    }
+    case 'degrees':
+      return exactValue(node.of, budget);
+    case 'root': {
+      const of = exactValue(node.of, budget);
+      return of === undefined || node.degree < 1 || of.n < 0n ? undefined : nthRoot(of, node.degree);
+    }
+    case 'power':
+      return exactPower(node.base, node.exponent, budget);
+    case 'call':
+      return exactCall(node, budget);
+    default:
+      return undefined;
+  }
+}
+
+function fold(
+  nodes: Node[],
+  start: Rational,
+  combine: (a: Rational, b: Rational) => Rational,
+  budget: Budget,
+): Rational | undefined {
+  let value = start;
+  for (const node of nodes) {
+    const next = exactValue(node, budget);
+    if (next === undefined) return undefined;
+    value = combine(value, next);
+  }
+  return value;
+}
+
+function exactPower(baseNode: Node, exponentNode: Node, budget: Budget): Rational | undefined {
+  const exponent = exactValue(exponentNode, budget);
+  const base = exactValue(baseNode, budget);
+  if (base === undefined || exponent === undefined) return undefined;
+  if (isInteger(exponent)) return power(base, exponent.n);
+  if (exponent.d > 100n || base.n < 0n) return undefined;
+  const root = nthRoot(base, Number(exponent.d));
+  return root === undefined ? undefined : power(root, exponent.n);
+}
+
+function exactCall(node: Node & { kind: 'call' }, budget: Budget): Rational | undefined {
+  const of = exactValue(node.of, budget);
+  if (of === undefined) return undefined;
+  switch (node.name) {
+    case 'abs':
+      return of.n < 0n ? negate(of) : of;
+    case 'floor':
+      return rational(floorOf(of));
+    case 'ceil':
+      return rational(-floorOf(negate(of)));
+    case 'factorial':
+      if (!isInteger(of) || of.n < 0n) return undefined;
+      return rational(risingProduct(1n, of.n, budget));
+    case 'binomial': {
+      const k = node.base === undefined ? undefined : exactValue(node.base, budget);
+      if (k === undefined || !isInteger(of) || !isInteger(k) || of.n < 0n || k.n < 0n) return undefined;
+      if (k.n > of.n) return zero;
+      const small = k.n * 2n > of.n ? of.n - k.n : k.n;
+      return divide(
+        rational(risingProduct(of.n - small + 1n, of.n, budget)),
+        rational(risingProduct(1n, small, budget)),
+      );
+    }
+    default:
+      return undefined;
+  }
+}
+
+function floorOf(a: Rational): bigint {
+  const quotient = a.n / a.d;
+  return a.n < 0n && a.n % a.d !== 0n ? quotient - 1n : quotient;
+}
+
+/** from · (from + 1) · … · to */
+function risingProduct(from: bigint, to: bigint, budget: Budget): bigint {
+  if (to - from > 2_000n) throw new BoundError('a factorial gets too large');
+  let product = 1n;
+  for (let i = from; i <= to; i += 1n) {
+    budget.spend();
+    product *= i;
+    if (bitLength(product) > maxBits) throw new BoundError('a factorial gets too large');
+  }
+  return product;
+}
+
+/** re + im·i, off by at most about `error`. NaN where the expression has no value. */
+export interface Approximate {
+  re: number;
+  im: number;
+  error: number;
+}
+
+const epsilon = 2 ** -52;
+const undefinedValue: Approximate = { re: Number.NaN, im: 0, error: 0 };
+
+/** The value at a point; `variables` gives each name its number. */
+export function approximateValue(node: Node, variables: (name: string) => number, budget: Budget): Approximate {
+  budget.spend();
+  const at = (inner: Node) => approximateValue(inner, variables, budget);
+  switch (node.kind) {
+    case 'number':
+      return real(toNumber(node.value));
+    case 'variable':
+      return real(variables(node.name));
+    case 'constant':
+      if (node.name === 'i') return { re: 0, im: 1, error: 0 };
+      return node.name === 'infinity' ? undefinedValue : real(node.name === 'pi' ? Math.PI : Math.E);
+    case 'sum':
+      return node.terms.map(at).reduce(plus);
+    case 'product':
+      return node.factors.map(at).reduce(by);
+    case 'quotient':
+      return over(at(node.over), at(node.under));
+    case 'negative': {
+      const of = at(node.of);
+      return { re: -of.re, im: -of.im, error: of.error };
+    }
+    case 'degrees':
+      return at(node.of);
+    case 'root':
+      return rootOf(at(node.of), node.degree);
+    case 'power':
+      return powerOf(node, at, budget);
+    case 'call':
+      return call(node, at);
+    default:
+      return undefinedValue;
+  }
+}
+
+const real = (re: number): Approximate => ({ re, im: 0, error: Math.abs(re) * epsilon });
+const size = (a: Approximate) => Math.hypot(a.re, a.im);
+const withError = (re: number, im: number, error: number): Approximate => ({
+  re,
+  im,
+  error: error + 2 * epsilon * Math.hypot(re, im),
+});
+
+const plus = (a: Approximate, b: Approximate) => withError(a.re + b.re, a.im + b.im, a.error + b.error);
+const by = (a: Approximate, b: Approximate) =>
+  withError(
+    a.re * b.re - a.im * b.im,
+    a.re * b.im + a.im * b.re,
+    size(a) * b.error + size(b) * a.error + a.error * b.error,
+  );
+
+function over(a: Approximate, b: Approximate): Approximate {
+  const square = b.re * b.re + b.im * b.im;
+  if (Math.sqrt(square) <= b.error || square === 0) return undefinedValue;
+  const re = (a.re * b.re + a.im * b.im) / square;
+  const im = (a.im * b.re - a.re * b.im) / square;
+  return withError(re, im, (a.error + Math.hypot(re, im) * b.error) / Math.sqrt(square));
+}
+
+/** exp(z · log a), principal branch. */
+function complexPower(a: Approximate, z: Approximate): Approximate {
+  const modulus = size(a);
+  if (modulus === 0) return z.re > 0 && z.im === 0 ? real(0) : z.re === 0 && z.im === 0 ? real(1) : undefinedValue;
+  const logarithm = { re: Math.log(modulus), im: Math.atan2(a.im, a.re) };
+  const re = z.re * logarithm.re - z.im * logarithm.im;
+  const im = z.re * logarithm.im + z.im * logarithm.re;
+  const result = Math.exp(re);
+  const relative =
+    (a.error / modulus) * size(z) +
+    z.error * Math.hypot(logarithm.re, logarithm.im) +
+    4 * epsilon * (1 + Math.abs(re) + Math.abs(im));
+  return { re: result * Math.cos(im), im: result * Math.sin(im), error: result * relative };
+}
+
+function rootOf(a: Approximate, degree: number): Approximate {
+  if (degree < 1) return undefinedValue;
+  if (a.im === 0 && a.re >= 0) {
+    const root = degree === 2 ? Math.sqrt(a.re) : a.re ** (1 / degree);
+    return {
+      re: root,
+      im: 0,
+      error: root === 0 ? Math.sqrt(a.error) : (root * (a.error / a.re)) / degree + 4 * epsilon * root,
+    };
+  }
+  // Odd roots of negative numbers are real in school mathematics.
+  if (a.im === 0 && degree % 2 === 1) {
+    const root = rootOf({ re: -a.re, im: 0, error: a.error }, degree);
+    return { re: -root.re, im: 0, error: root.error };
+  }
+  if (a.im === 0 && degree === 2) return { re: 0, im: Math.sqrt(-a.re), error: a.error / Math.sqrt(-a.re) + epsilon };
+  return complexPower(a, real(1 / degree));
+}
+
+function powerOf(node: Node & { kind: 'power' }, at: (node: Node) => Approximate, budget: Budget): Approximate {
+  const base = at(node.base);
+  const whole = exactValue(node.exponent, budget);
+  if (whole !== undefined && isInteger(whole) && whole.n >= -64n && whole.n <= 64n) {
+    let result = real(1);
+    for (let i = Math.abs(Number(whole.n)); i > 0; i -= 1) result = by(result, base);
+    return whole.n < 0n ? over(real(1), result) : result;
+  }
+  if (whole !== undefined && whole.d === 2n && whole.n === 1n) return rootOf(base, 2);
+  return complexPower(base, at(node.exponent));
+}
+
+const realFunctions: Record<string, { f: (x: number) => number; slope: (x: number) => number }> = {
+  sin: { f: Math.sin, slope: (x) => Math.abs(Math.cos(x)) },
+  cos: { f: Math.cos, slope: (x) => Math.abs(Math.sin(x)) },
+  tan: { f: Math.tan, slope: (x) => 1 + Math.tan(x) ** 2 },
+  cot: { f: (x) => 1 / Math.tan(x), slope: (x) => 1 + Math.tan(x) ** -2 },
+  sec: { f: (x) => 1 / Math.cos(x), slope: (x) => Math.abs(Math.tan(x) / Math.cos(x)) },
+  csc: { f: (x) => 1 / Math.sin(x), slope: (x) => Math.abs(1 / (Math.tan(x) * Math.sin(x))) },
+  arcsin: { f: Math.asin, slope: (x) => 1 / Math.sqrt(1 - x * x) },
+  arccos: { f: Math.acos, slope: (x) => 1 / Math.sqrt(1 - x * x) },
+  arctan: { f: Math.atan, slope: () => 1 },
+  sinh: { f: Math.sinh, slope: Math.cosh },
+  cosh: { f: Math.cosh, slope: (x) => Math.abs(Math.sinh(x)) },
+  tanh: { f: Math.tanh, slope: () => 1 },
+  abs: { f: Math.abs, slope: () => 1 },
+  floor: { f: Math.floor, slope: () => 0 },
+  ceil: { f: Math.ceil, slope: () => 0 },
+  ln: { f: Math.log, slope: (x) => 1 / Math.abs(x) },
+  exp: { f: Math.exp, slope: Math.exp },
+};
+
+const degreeFunctions = new Set(['sin', 'cos', 'tan', 'cot', 'sec', 'csc']);
+
+function call(node: Node & { kind: 'call' }, at: (node: Node) => Approximate): Approximate {
+  const inner = node.of.kind === 'degrees' && degreeFunctions.has(node.name);
+  let of = at(node.of);
+  if (inner) of = by(of, real(Math.PI / 180));
+  if (node.name === 'abs') return { re: size(of), im: 0, error: of.error + epsilon * size(of) };
+  if (of.im !== 0 || Number.isNaN(of.re)) return undefinedValue;
+  if (node.name === 'log' || node.name === 'lg') {
+    const base = node.base === undefined ? real(10) : at(node.base);
+    return over(apply('ln', of), apply('ln', base));
+  }
+  if (node.name === 'factorial' || node.name === 'binomial') return undefinedValue;
+  return apply(node.name, of);
+}
+
+function apply(name: string, of: Approximate): Approximate {
+  const known = realFunctions[name];
+  if (known === undefined || of.im !== 0) return undefinedValue;
+  const value = known.f(of.re);
+  const slope = known.slope(of.re);
+  return {
+    re: value,
+    im: 0,
+    error: (Number.isFinite(slope) ? slope : 1) * of.error + 4 * epsilon * (1 + Math.abs(value)),
+  };
+}

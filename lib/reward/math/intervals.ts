@@ -1,0 +1,139 @@
+// Subsets of the real line as sorted, disjoint pieces, so that unions are compared as sets.
+
+import type { Budget } from '../rational.js';
+import { approximateValue } from './evaluate.js';
+import { isExpression, type Node } from './node.js';
+
+export interface Piece {
+  from: Node;
+  to: Node;
+  fromClosed: boolean;
+  toClosed: boolean;
+  /** The ends as numbers, for sorting. */
+  low: number;
+  high: number;
+}
+
+const infinity: Node = { kind: 'constant', name: 'infinity' };
+const minusInfinity: Node = { kind: 'negative', of: infinity };
+
+/** Undefined if the node is no subset of the real line. `relations`: also read x > 2 and 1 < x ≤ 3. */
+export function asPieces(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
+  const pieces = collect(node, budget, relations);
+  return pieces === undefined ? undefined : merge(pieces);
+}
+
+export function samePieces(a: Piece[], b: Piece[], sameEnd: (a: Node, b: Node) => boolean): boolean {
+  return (
+    a.length === b.length &&
+    a.every((piece, i) => {
+      const other = b[i] as Piece;
+      return (
+        piece.fromClosed === other.fromClosed &&
+        piece.toClosed === other.toClosed &&
+        sameEnd(piece.from, other.from) &&
+        sameEnd(piece.to, other.to)
+      );
+    })
+  );
+}
+
+function collect(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
+  switch (node.kind) {
+    case 'reals':
+      return [piece(minusInfinity, infinity, false, false, budget) as Piece];
+    case 'bracket': {
+      if (node.items.length !== 2) return undefined;
+      const [from, to] = node.items as [Node, Node];
+      const own = piece(from, to, node.open === '[', node.close === ']', budget);
+      return own === undefined ? undefined : [own];
+    }
+    case 'set': {
+      const points = node.items.map((item) => piece(item, item, true, true, budget));
+      return points.every((point) => point !== undefined) ? (points as Piece[]) : undefined;
+    }
+    case 'union':
+      return all(node.pieces.map((inner) => collect(inner, budget, relations)));
+    case 'list':
+      return relations ? all(node.items.map((inner) => collect(inner, budget, relations))) : undefined;
+    case 'without':
+      return without(node.from, node.removed, budget);
+    case 'relation':
+      return relations ? fromRelation(node, budget) : undefined;
+    default:
+      return undefined;
+  }
+}
+
+function all(parts: (Piece[] | undefined)[]): Piece[] | undefined {
+  return parts.every((part) => part !== undefined) ? (parts as Piece[][]).flat() : undefined;
+}
+
+/** ℝ∖{a, b}: the pieces between the points. */
+function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined {
+  if (from.kind !== 'reals') return undefined;
+  const points = removed.kind === 'set' ? removed.items : [removed];
+  const ends = points.map((point) => piece(point, point, true, true, budget));
+  if (!ends.every((end) => end !== undefined)) return undefined;
+  const sorted = [...(ends as Piece[])].sort((a, b) => a.low - b.low).map((end) => end.from);
+  const borders = [minusInfinity, ...sorted, infinity];
+  return all(
+    borders.slice(1).map((to, i) => {
+      const own = piece(borders[i] as Node, to, false, false, budget);
+      return own === undefined ? undefined : [own];
+    }),
+  );
+}
+
+/** x > 2, 2 < x, 1 < x ≤ 3 and their mirror images. */
+function fromRelation(node: Node & { kind: 'relation' }, budget: Budget): Piece[] | undefined {
+  const leftward = node.operators.every((operator) => operator === '>' || operator === '>=');
+  const rightward = node.operators.every((operator) => operator === '<' || operator === '<=');
+  if (!leftward && !rightward) return undefined;
+  const sides = leftward ? [...node.sides].reverse() : node.sides;
+  const closed = (leftward ? [...node.operators].reverse() : node.operators).map((operator) => operator.length === 2);
+  const at = sides.findIndex((side) => side.kind === 'variable');
+  if (sides.length === 3 && at === 1) {
+    const own = piece(sides[0] as Node, sides[2] as Node, closed[0] as boolean, closed[1] as boolean, budget);
+    return own === undefined ? undefined : [own];
+  }
+  if (sides.length !== 2 || at === -1) return undefined;
+  const own =
+    at === 0
+      ? piece(minusInfinity, sides[1] as Node, false, closed[0] as boolean, budget)
+      : piece(sides[0] as Node, infinity, closed[0] as boolean, false, budget);
+  return own === undefined ? undefined : [own];
+}
+
+function piece(from: Node, to: Node, fromClosed: boolean, toClosed: boolean, budget: Budget): Piece | undefined {
+  const low = numberOf(from, budget);
+  const high = numberOf(to, budget);
+  if (Number.isNaN(low) || Number.isNaN(high) || low > high) return undefined;
+  return { from, to, fromClosed, toClosed, low, high };
+}
+
+function numberOf(node: Node, budget: Budget): number {
+  if (node.kind === 'constant' && node.name === 'infinity') return Number.POSITIVE_INFINITY;
+  if (node.kind === 'negative' && node.of.kind === 'constant' && node.of.name === 'infinity')
+    return Number.NEGATIVE_INFINITY;
+  if (!isExpression(node)) return Number.NaN;
+  const value = approximateValue(node, () => Number.NaN, budget);
+  return value.im === 0 ? value.re : Number.NaN;
+}
+
+/** Sorted; pieces that touch or overlap become one. */
+function merge(pieces: Piece[]): Piece[] {
+  const sorted = [...pieces].sort((a, b) => a.low - b.low || Number(b.fromClosed) - Number(a.fromClosed));
+  const merged: Piece[] = [];
+  for (const next of sorted) {
+    const last = merged.at(-1);
+    const joins =
+      last !== undefined && (next.low < last.high || (next.low === last.high && (next.fromClosed || last.toClosed)));
+    if (last === undefined || !joins) {
+      merged.push({ ...next });
+    } else if (next.high > last.high || (next.high === last.high && next.toClosed)) {
+      Object.assign(last, { to: next.to, high: next.high, toClosed: next.toClosed });
+    }
+  }
+  return merged;
+}

@@ -1,0 +1,150 @@
+// The door to the rewards: one Scorer, whatever judges behind it.
+//
+// Built-in verifiers run in this process: their work is bounded by counted steps, not by a clock, so the verdict on a
+// response is the same on a slow machine as on a fast one. A module of the user's always runs in worker processes,
+// because only a process can be killed.
+
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { ArcherError, messageOf } from '../errors.js';
+import type { RewardFunction, RewardInput, Scorer, ScoreOptions, Verdict } from './types.js';
+import { crash, timeout, toVerdict } from './verdict.js';
+import { builtinVerifiers, verifierForSource, type VerifierName } from './verifiers.js';
+import { createWorkerPool } from './worker-pool.js';
+
+export interface CreateScorerOptions {
+  /** A built-in verifier for every row. Without name, path and fn each row's data source chooses (verifiers.ts). */
+  name?: VerifierName;
+  /** A module whose default export is a RewardFunction. */
+  path?: string;
+  /** A function in this process (library use). A promise that does not settle is a timeout; a synchronous endless loop
+   * cannot be stopped: use `path` for code that may hang. */
+  fn?: RewardFunction;
+  /** For one response. Default 10. */
+  timeoutSeconds?: number;
+  /** Worker processes for `path`. Default: the number of cores. */
+  workers?: number;
+}
+
+/**
+ * Makes the scorer that the options name. A module is loaded, in a worker, before this returns.
+ *
+ * @throws ArcherError ARCHER_E_REWARD: more than one of name, path and fn, an unknown name, or a module that is
+ * missing, cannot be loaded or has no default function.
+ */
+export async function createScorer(options: CreateScorerOptions = {}): Promise<Scorer> {
+  const { name, path, fn, timeoutSeconds = 10, workers } = options;
+  const given = [name, path, fn].filter((entry) => entry !== undefined);
+  if (given.length > 1) {
+    throw new ArcherError('ARCHER_E_REWARD', 'Give one of reward.name, reward.path and a function, not several.');
+  }
+  if (!(timeoutSeconds > 0)) {
+    throw new ArcherError('ARCHER_E_REWARD', `reward.timeout_seconds is ${timeoutSeconds}; it must be above 0.`);
+  }
+  if (path !== undefined) {
+    const pool = await createWorkerPool({ path, timeoutSeconds, workers });
+    return { description: path, score: (inputs, opts) => pool.scoreAll(inputs, opts), dispose: () => pool.dispose() };
+  }
+  if (fn !== undefined) return functionScorer(fn, timeoutSeconds);
+  if (name !== undefined && !Object.hasOwn(builtinVerifiers, name)) {
+    throw new ArcherError(
+      'ARCHER_E_REWARD',
+      `There is no built-in verifier "${name}"; there are ${Object.keys(builtinVerifiers).join(', ')}. For others set reward.path to a module.`,
+    );
+  }
+  return builtinScorer(name);
+}
+
+const turnMs = 10;
+
+function builtinScorer(name: VerifierName | undefined): Scorer {
+  return {
+    description: name ?? 'by data_source',
+    async score(inputs, options = {}) {
+      const verdicts: Verdict[] = [];
+      let turnStart = performance.now();
+      for (const input of inputs) {
+        if (performance.now() - turnStart > turnMs) {
+          await nextTurn();
+          turnStart = performance.now();
+        }
+        throwIfAborted(options.signal);
+        verdicts.push(judge(builtinVerifiers[name ?? verifierForSource(input.dataSource)], input));
+        options.onProgress?.({ done: verdicts.length, total: inputs.length });
+      }
+      return verdicts;
+    },
+    async dispose() {},
+  };
+}
+
+/** A fault of a verifier costs one response, like anybody's. */
+function judge(verify: (input: RewardInput) => Verdict, input: RewardInput): Verdict {
+  try {
+    return verify(input);
+  } catch (error) {
+    return crash(messageOf(error));
+  }
+}
+
+function functionScorer(fn: RewardFunction, timeoutSeconds: number): Scorer {
+  return {
+    description: fn.name === '' ? 'a function' : `the function ${fn.name}`,
+    async score(inputs, options = {}) {
+      throwIfAborted(options.signal);
+      let done = 0;
+      const all = Promise.all(
+        inputs.map(async (input) => {
+          const verdict = await callFunction(fn, input, timeoutSeconds);
+          done += 1;
+          options.onProgress?.({ done, total: inputs.length });
+          return verdict;
+        }),
+      );
+      return untilAborted(all, options.signal);
+    },
+    async dispose() {},
+  };
+}
+
+async function callFunction(fn: RewardFunction, input: RewardInput, timeoutSeconds: number): Promise<Verdict> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Verdict>((resolve) => {
+    timer = setTimeout(() => resolve(timeout(timeoutSeconds)), timeoutSeconds * 1000);
+  });
+  const called = (async () => toVerdict(await fn(withVerlNames(input))))();
+  try {
+    return await Promise.race([called, late]);
+  } catch (error) {
+    return crash(messageOf(error));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** verl's spelling beside ours: a function that reads ground_truth must not silently see undefined. */
+export function withVerlNames(input: RewardInput): RewardInput {
+  const verl = { ground_truth: input.groundTruth, extra_info: input.extraInfo, data_source: input.dataSource };
+  return { ...input, ...verl };
+}
+
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  let onAbort: (() => void) | undefined;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(abortedError());
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortedError();
+}
+
+function abortedError(): ArcherError {
+  return new ArcherError('ARCHER_E_ABORTED', 'Scoring was interrupted.');
+}
