@@ -1,5 +1,5 @@
-// Which groups teach something (archer.md part 6, step 3): where all rewards are equal every advantage is 0. Such groups
-// are dropped (and counted); DAPO samples further prompts until the batch is full again.
+// Which groups teach something (archer.md part 6, step 3): where all rewards are equal every advantage is 0. Such
+// groups are dropped (and counted); DAPO samples further prompts until the batch is full again.
 
 /** mixed teaches; solve_none and solve_all are equal at 0 or below, at 1 or above; equal is equal in between. */
 export type GroupKind = 'mixed' | 'solve_none' | 'solve_all' | 'equal';
@@ -11,8 +11,8 @@ export function groupKind(rewards: readonly number[]): GroupKind {
 }
 
 /**
- * Whether a group stays where algorithm.filter_groups.enable is on. Pass the verifier's scores, before a length penalty:
- * a penalty must not make a group without a right answer look worth keeping (verl filters by accuracy, too).
+ * Whether a group stays where algorithm.filter_groups.enable is on. Pass the verifier's scores, before a length
+ * penalty: one must not make a group without a right answer look worth keeping (verl filters by accuracy, too).
  */
 export function keepsGroup(rewards: readonly number[]): boolean {
   return groupKind(rewards) === 'mixed';

@@ -1,5 +1,5 @@
-// What the updates of a step say about the policy, overall and by token class. docs/metrics.md has every formula. A mean
-// over nothing (a class without tokens, a step without an update) is left out, never 0.
+// What the updates of a step say about the policy, overall and by token class. docs/metrics.md has every formula. A
+// mean over nothing (a class without tokens, a step without an update) is left out, never 0.
 
 import type { ClassSums, LossSums } from '../native/types.js';
 
@@ -18,19 +18,32 @@ function addClass(a: ClassSums, b: ClassSums): ClassSums {
 /** The sums of several micro-batches, mini-batches or inner epochs as one; undefined for none. */
 export function addSums(all: readonly LossSums[]): LossSums | undefined {
   const [first, ...rest] = all;
-  return first && rest.reduce(
-    (a, b) => ({
-      knowledge: addClass(a.knowledge, b.knowledge),
-      reasoning: addClass(a.reasoning, b.reasoning),
-      ppoKl: a.ppoKl + b.ppoKl,
-      thresholdSum: a.thresholdSum + b.thresholdSum,
-      // Where no response has a threshold its minimum and maximum mean nothing.
-      thresholdMin: a.thresholdCount === 0 ? b.thresholdMin : b.thresholdCount === 0 ? a.thresholdMin : Math.min(a.thresholdMin, b.thresholdMin),
-      thresholdMax: a.thresholdCount === 0 ? b.thresholdMax : b.thresholdCount === 0 ? a.thresholdMax : Math.max(a.thresholdMax, b.thresholdMax),
-      thresholdCount: a.thresholdCount + b.thresholdCount,
-      emptyResponses: a.emptyResponses + b.emptyResponses,
-    }),
-    first,
+  return (
+    first &&
+    rest.reduce(
+      (a, b) => ({
+        knowledge: addClass(a.knowledge, b.knowledge),
+        reasoning: addClass(a.reasoning, b.reasoning),
+        ppoKl: a.ppoKl + b.ppoKl,
+        thresholdSum: a.thresholdSum + b.thresholdSum,
+        // Where no response has a threshold its minimum and maximum mean nothing.
+        thresholdMin:
+          a.thresholdCount === 0
+            ? b.thresholdMin
+            : b.thresholdCount === 0
+              ? a.thresholdMin
+              : Math.min(a.thresholdMin, b.thresholdMin),
+        thresholdMax:
+          a.thresholdCount === 0
+            ? b.thresholdMax
+            : b.thresholdCount === 0
+              ? a.thresholdMax
+              : Math.max(a.thresholdMax, b.thresholdMax),
+        thresholdCount: a.thresholdCount + b.thresholdCount,
+        emptyResponses: a.emptyResponses + b.emptyResponses,
+      }),
+      first,
+    )
   );
 }
 
@@ -54,7 +67,12 @@ export interface StepUpdate {
   rolloutProbsDiff: { sum: number; max: number; tokens: number };
 }
 
-function classMetrics(name: 'knowledge' | 'reasoning', sums: ClassSums, allTokens: number, hasReference: boolean): Record<string, number> {
+function classMetrics(
+  name: 'knowledge' | 'reasoning',
+  sums: ClassSums,
+  allTokens: number,
+  hasReference: boolean,
+): Record<string, number> {
   const metrics: Record<string, number> = { [`actor/${name}/token_share`]: sums.tokens / allTokens };
   if (sums.tokens === 0) return metrics;
   metrics[`actor/${name}/entropy`] = sums.entropy / sums.tokens;
@@ -65,8 +83,14 @@ function classMetrics(name: 'knowledge' | 'reasoning', sums: ClassSums, allToken
   return metrics;
 }
 
-/** actor/* and training/rollout_probs_diff_*. Sums are pooled over all updates of the step, so every token counts alike. */
-export function updateMetrics({ updates, lr, hasReference, classFlips, rolloutProbsDiff }: StepUpdate): Record<string, number> {
+/** actor/* and training/rollout_probs_diff_*. Sums are pooled over the updates of the step: every token counts alike. */
+export function updateMetrics({
+  updates,
+  lr,
+  hasReference,
+  classFlips,
+  rolloutProbsDiff,
+}: StepUpdate): Record<string, number> {
   const metrics: Record<string, number> = {};
   const sums = addSums(updates.flatMap((update) => update.sums));
   if (sums === undefined) return metrics;

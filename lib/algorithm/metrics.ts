@@ -1,4 +1,4 @@
-// The numbers of a training step under verl's names, and those that nobody else logs. docs/metrics.md has every formula.
+// The numbers of a training step under verl's names, and those that nobody else logs. docs/metrics.md has the formulas.
 // A mean over nothing is left out, never 0.
 
 import type { GroupKind } from './group-filter.js';
@@ -35,13 +35,22 @@ export interface GroupNumbers {
 /** critic/score, critic/rewards, batch/solve_* and reward/* over every group that was sampled, kept or not. */
 export function rewardMetrics(groups: readonly (GroupNumbers & { kind: GroupKind })[]): Metrics {
   const metrics: Metrics = {
-    ...spread('critic/score', groups.flatMap((group) => group.scores)),
-    ...spread('critic/rewards', groups.flatMap((group) => group.rewards)),
+    ...spread(
+      'critic/score',
+      groups.flatMap((group) => group.scores),
+    ),
+    ...spread(
+      'critic/rewards',
+      groups.flatMap((group) => group.rewards),
+    ),
     'batch/solve_none': groups.filter((group) => group.kind === 'solve_none').length,
     'batch/solve_all': groups.filter((group) => group.kind === 'solve_all').length,
   };
   for (const name of outcomeNames) {
-    metrics[`reward/${name}`] = groups.reduce((sum, { outcomes }) => sum + outcomes.filter((outcome) => outcome === name).length, 0);
+    metrics[`reward/${name}`] = groups.reduce(
+      (sum, { outcomes }) => sum + outcomes.filter((outcome) => outcome === name).length,
+      0,
+    );
   }
   return metrics;
 }
@@ -59,8 +68,14 @@ export interface ResponseNumbers {
 export function lengthMetrics(responses: readonly ResponseNumbers[]): Metrics {
   const truncated = responses.filter((response) => response.truncated).length;
   const metrics: Metrics = {
-    ...spread('response_length', responses.map((response) => response.length)),
-    ...spread('prompt_length', responses.map((response) => response.promptLength)),
+    ...spread(
+      'response_length',
+      responses.map((response) => response.length),
+    ),
+    ...spread(
+      'prompt_length',
+      responses.map((response) => response.promptLength),
+    ),
     'batch/truncated': truncated,
   };
   if (responses.length > 0) metrics['response_length/clip_ratio'] = truncated / responses.length;
@@ -69,7 +84,13 @@ export function lengthMetrics(responses: readonly ResponseNumbers[]): Metrics {
     if (some.length > 0) metrics[name] = some.reduce((sum, { rate }) => sum + rate, 0) / some.length;
   };
   add('response/repetition_rate', rates);
-  add('response/repetition_rate_right', rates.filter(({ right }) => right));
-  add('response/repetition_rate_wrong', rates.filter(({ right }) => !right));
+  add(
+    'response/repetition_rate_right',
+    rates.filter(({ right }) => right),
+  );
+  add(
+    'response/repetition_rate_wrong',
+    rates.filter(({ right }) => !right),
+  );
   return metrics;
 }

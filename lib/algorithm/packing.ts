@@ -1,5 +1,5 @@
-// Whole sequences into micro-batches of at most `budget` tokens. The loss does not depend on the split (its denominators
-// are those of the mini-batch), so this decides about memory and speed alone.
+// Whole sequences into micro-batches of at most `budget` tokens. The loss does not depend on the split (its
+// denominators are those of the mini-batch), so this decides about memory and speed alone.
 
 /** First-fit decreasing: indices into `lengths`, by micro-batch. */
 function firstFit(lengths: ArrayLike<number>, descending: number[], budget: number): number[][] {
@@ -16,7 +16,12 @@ function firstFit(lengths: ArrayLike<number>, descending: number[], budget: numb
 }
 
 /** Longest first into the least loaded of `count` bins; undefined where that breaks the budget. */
-function balanced(lengths: ArrayLike<number>, descending: number[], budget: number, count: number): number[][] | undefined {
+function balanced(
+  lengths: ArrayLike<number>,
+  descending: number[],
+  budget: number,
+  count: number,
+): number[][] | undefined {
   const bins = Array.from({ length: count }, () => [] as number[]);
   const loads = new Array<number>(count).fill(0);
   for (const index of descending) {
@@ -30,8 +35,8 @@ function balanced(lengths: ArrayLike<number>, descending: number[], budget: numb
 }
 
 /**
- * As few micro-batches as first-fit decreasing finds, evened out where that stays within the budget (the fullest one sets
- * the peak memory). A sequence longer than the budget gets one of its own. Deterministic; indices ascend within a
+ * As few micro-batches as first-fit decreasing finds, evened out where that stays within the budget (the fullest one
+ * sets the peak memory). A sequence longer than the budget gets one of its own. Deterministic; indices ascend within a
  * micro-batch.
  */
 export function packSequences(lengths: ArrayLike<number>, budget: number): number[][] {

@@ -9,7 +9,10 @@ import { keyedIndices } from './philox.js';
  */
 export function passAtK(n: number, c: number, k: number): number {
   if (!(k >= 1 && k <= n)) {
-    throw new ArcherError('ARCHER_E_CONFIG', `pass@${k} needs at least ${k} responses per problem, and there are ${n}: raise val.n.`);
+    throw new ArcherError(
+      'ARCHER_E_CONFIG',
+      `pass@${k} needs at least ${k} responses per problem, and there are ${n}: raise val.n.`,
+    );
   }
   let allWrong = 1;
   for (let i = n - c + 1; i <= n; ++i) allWrong *= Math.max(0, 1 - k / i);
@@ -31,7 +34,8 @@ export function mean(values: ArrayLike<number>): number {
 
 /**
  * The response that the majority names: the earliest one with the most frequent answer, ties to the answer that came
- * first. `votes` are keys under which the verifier's equal answers are equal; undefined (unparsed) does not vote. −1: no votes.
+ * first. `votes` are keys under which the verifier's equal answers are equal; undefined (unparsed) does not
+ * vote. −1: no votes.
  */
 export function majorityIndex(votes: readonly (string | undefined)[]): number {
   const tally = new Map<string, { first: number; count: number }>();
@@ -112,7 +116,10 @@ export interface EvaluationOptions extends BootstrapOptions {
  * avg@n, pass@1, pass@2, pass@4, … pass@n and maj@n (n as a number), each with <name>/ci_low and <name>/ci_high.
  * Every problem must have the same number of responses.
  */
-export function evaluationMetrics(problems: readonly ProblemOutcome[], options: EvaluationOptions): Record<string, number> {
+export function evaluationMetrics(
+  problems: readonly ProblemOutcome[],
+  options: EvaluationOptions,
+): Record<string, number> {
   const n = problems[0]?.scores.length ?? 0;
   const odd = problems.find(({ scores }) => scores.length !== n);
   if (odd !== undefined) {
@@ -124,13 +131,24 @@ export function evaluationMetrics(problems: readonly ProblemOutcome[], options: 
     majority: majorityIndex(votes),
   }));
   const columns = new Map<string, number[]>();
-  if (options.metrics.includes('avg@n')) columns.set(`avg@${n}`, judged.map(({ scores }) => mean(scores)));
+  if (options.metrics.includes('avg@n'))
+    columns.set(
+      `avg@${n}`,
+      judged.map(({ scores }) => mean(scores)),
+    );
   if (options.metrics.includes('pass@k')) {
     const counts = judged.map(({ correct }) => correct.filter(Boolean).length);
-    for (const k of reportedKs(n)) columns.set(`pass@${k}`, counts.map((count) => passAtK(n, count, k)));
+    for (const k of reportedKs(n))
+      columns.set(
+        `pass@${k}`,
+        counts.map((count) => passAtK(n, count, k)),
+      );
   }
   if (options.metrics.includes('maj@n')) {
-    columns.set(`maj@${n}`, judged.map(({ correct, majority }) => (correct[majority] ? 1 : 0)));
+    columns.set(
+      `maj@${n}`,
+      judged.map(({ correct, majority }) => (correct[majority] ? 1 : 0)),
+    );
   }
   const result: Record<string, number> = {};
   if (columns.size === 0) return result;

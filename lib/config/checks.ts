@@ -27,28 +27,34 @@ function faults({ config, place, problems }: CrossCheck): void {
   const { data, rollout, algorithm, actor } = config;
   if (rollout.n < 2) {
     problems.push(
-      `rollout.n = 1: with G = 1 a response has no group to be compared with, so every advantage is 0; take 2 or more${place('rollout.n')}.`,
+      `rollout.n = 1: with G = 1 a response has no group to be compared with, so every advantage is 0; take 2 or ` +
+        `more${place('rollout.n')}.`,
     );
   }
   if (rollout.temperature === 0) {
     problems.push(
-      `rollout.temperature = 0: greedy sampling makes all responses of a group equal; it is for validation alone (val.temperature)${place('rollout.temperature')}.`,
+      'rollout.temperature = 0: greedy sampling makes all responses of a group equal; it is for validation alone ' +
+        `(val.temperature)${place('rollout.temperature')}.`,
     );
   }
   if (actor.ppo_mini_batch_size > data.train_batch_size) {
     problems.push(
-      `actor.ppo_mini_batch_size = ${actor.ppo_mini_batch_size} is more than data.train_batch_size = ${data.train_batch_size}; both count prompts${place('actor.ppo_mini_batch_size')}.`,
+      `actor.ppo_mini_batch_size = ${actor.ppo_mini_batch_size} is more than data.train_batch_size = ` +
+        `${data.train_batch_size}; both count prompts${place('actor.ppo_mini_batch_size')}.`,
     );
   }
   if (actor.kl_normalizer === 'per-class' && actor.loss_agg_mode !== 'seq-mean-token-mean') {
     problems.push(
-      `actor.kl_normalizer = per-class takes the mean over each sequence’s classes, so it needs actor.loss_agg_mode = seq-mean-token-mean, not ${actor.loss_agg_mode}${place('actor.loss_agg_mode') || place('actor.kl_normalizer')}.`,
+      'actor.kl_normalizer = per-class takes the mean over each sequence’s classes, so it needs ' +
+        `actor.loss_agg_mode = seq-mean-token-mean, not ${actor.loss_agg_mode}` +
+        `${place('actor.loss_agg_mode') || place('actor.kl_normalizer')}.`,
     );
   }
   const buffer = algorithm.overlong_buffer;
   if (buffer.enable && buffer.len > data.max_response_length) {
     problems.push(
-      `algorithm.overlong_buffer.len = ${buffer.len} is more than data.max_response_length = ${data.max_response_length}${place('algorithm.overlong_buffer.len')}.`,
+      `algorithm.overlong_buffer.len = ${buffer.len} is more than data.max_response_length = ` +
+        `${data.max_response_length}${place('algorithm.overlong_buffer.len')}.`,
     );
   }
 }
@@ -61,7 +67,10 @@ function withoutEffect(config: ResolvedConfig): Map<string, string> {
     for (const key of keys) idle.set(key, why);
   };
   if (isUniform(config)) {
-    add(perClassKeys, `algorithm.name = ${algorithm.name} treats all tokens alike (actor.clip_ratio_*, actor.kl_loss_coef)`);
+    add(
+      perClassKeys,
+      `algorithm.name = ${algorithm.name} treats all tokens alike (actor.clip_ratio_*, actor.kl_loss_coef)`,
+    );
     add(['algorithm.fidelity'], `algorithm.name = ${algorithm.name} has one form`);
   } else {
     add(uniformKeys, 'algorithm.name = archer has one per class (actor.low_entropy_*, actor.high_entropy_*)');
@@ -75,7 +84,8 @@ function withoutEffect(config: ResolvedConfig): Map<string, string> {
   if (actor.loss_agg_mode !== 'seq-mean-token-sum-norm') {
     add(['actor.loss_norm_length'], `actor.loss_agg_mode = ${actor.loss_agg_mode} has no constant length`);
   }
-  if (!algorithm.filter_groups.enable) add(['algorithm.filter_groups.refill'], 'algorithm.filter_groups.enable is false');
+  if (!algorithm.filter_groups.enable)
+    add(['algorithm.filter_groups.refill'], 'algorithm.filter_groups.enable is false');
   if (!algorithm.filter_groups.enable || !algorithm.filter_groups.refill) {
     add(['algorithm.filter_groups.max_num_gen_batches'], 'no groups are refilled');
   }
@@ -104,7 +114,7 @@ function doubts({ config, isGiven, place, warnings }: CrossCheck): void {
   ].filter((cut) => cut !== false);
   if (cuts.length > 0) {
     warnings.push(
-      `${cuts.join(', ')}: responses come from a truncated distribution, but the loss uses the log-probs of the full one.`,
+      `${cuts.join(', ')}: responses come from a truncated distribution, the loss has the log-probs of the full one.`,
     );
   }
 }

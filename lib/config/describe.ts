@@ -10,7 +10,7 @@ export function numberText(value: number): string {
   return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
 }
 
-/** One line of YAML. A text stays bare only where YAML reads it as that text in a list too; JSON's quotes are YAML's. */
+/** One line of YAML. Text stays bare only where YAML reads it as that text in a list too; JSON's quotes are YAML's. */
 function inline(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(inline).join(', ')}]`;
   if (typeof value === 'number') return numberText(value);
@@ -35,7 +35,7 @@ export function describe(config: ResolvedConfig, sources: ReadonlyMap<string, So
     lines.push([text, sources.get(key) ?? 'default']);
   }
   const width = Math.min(60, Math.max(...lines.map(([text]) => text.length)));
-  return lines.map(([text, source]) => (source === '' ? text : `${text.padEnd(width)}  # ${source}`)).join('\n') + '\n';
+  return lines.map(([text, source]) => `${source === '' ? text : `${text.padEnd(width)}  # ${source}`}\n`).join('');
 }
 
 /**

@@ -33,7 +33,8 @@ function readText(file: string): string {
 export function loadConfig({ file, text, object, sets = [] }: LoadOptions = {}): LoadedConfig {
   const reading: Reading = { entries: [], problems: [] };
   if (file !== undefined || text !== undefined) {
-    if (object !== undefined) throw new ArcherError('ARCHER_E_CONFIG', 'Give a configuration file or an object, not both.');
+    if (object !== undefined)
+      throw new ArcherError('ARCHER_E_CONFIG', 'Give a configuration file or an object, not both.');
     readYaml(text ?? readText(file!), file ?? 'configuration', reading);
   }
   if (object !== undefined) readObject(object, reading);

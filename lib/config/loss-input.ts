@@ -46,7 +46,10 @@ export function resolveLossOptions(input: LossInput = {}): NativeLossOptions {
   readObject({ algorithm: { name: algorithm, fidelity }, rollout: { temperature }, actor }, reading);
   const { config } = resolve(reading);
   if (config.actor.loss_agg_mode === 'seq-mean-token-sum-norm' && config.actor.loss_norm_length === 0) {
-    throw new ArcherError('ARCHER_E_CONFIG', 'loss_agg_mode = seq-mean-token-sum-norm needs loss_norm_length, in tokens.');
+    throw new ArcherError(
+      'ARCHER_E_CONFIG',
+      'loss_agg_mode = seq-mean-token-sum-norm needs loss_norm_length, in tokens.',
+    );
   }
   return { ...lossOptions(config), chunkTokens };
 }

@@ -88,8 +88,19 @@ export function bool(fallback: boolean, doc: string, extra?: Extra): Option<bool
   return make<boolean, boolean | 'on' | 'off'>(type, 'true, false (on, off)', fallback, doc, extra);
 }
 
-export function oneOf<const V extends string>(fallback: V, values: readonly V[], doc: string, extra?: Extra): Option<V> {
-  return make<V>(z.enum(values as readonly [V, ...V[]]) as unknown as z.ZodType<V>, values.join(', '), fallback, doc, extra);
+export function oneOf<const V extends string>(
+  fallback: V,
+  values: readonly V[],
+  doc: string,
+  extra?: Extra,
+): Option<V> {
+  return make<V>(
+    z.enum(values as readonly [V, ...V[]]) as unknown as z.ZodType<V>,
+    values.join(', '),
+    fallback,
+    doc,
+    extra,
+  );
 }
 
 export function text(fallback: string, doc: string, extra?: Extra): Option<string> {
@@ -108,7 +119,12 @@ export function texts(fallback: string[], doc: string, extra?: Extra): Option<st
   return make<string[], string | string[]>(listOf(z.string().min(1)), 'text, or a list of texts', fallback, doc, extra);
 }
 
-export function ints(fallback: number[], bounds: Bounds, doc: string, extra?: Extra): Option<number[], number | number[]> {
+export function ints(
+  fallback: number[],
+  bounds: Bounds,
+  doc: string,
+  extra?: Extra,
+): Option<number[], number | number[]> {
   const range = `${rangeText('integer', bounds)}, or a list of them`;
   return make<number[], number | number[]>(listOf(integer(bounds)), range, fallback, doc, extra);
 }
@@ -123,12 +139,7 @@ export function someOf<const V extends string>(
   return make<V[], V | V[]>(listOf(item), `a list out of ${values.join(', ')}`, fallback, doc, extra);
 }
 
-export function pair(
-  fallback: [number, number],
-  bounds: Bounds,
-  doc: string,
-  extra?: Extra,
-): Option<[number, number]> {
+export function pair(fallback: [number, number], bounds: Bounds, doc: string, extra?: Extra): Option<[number, number]> {
   const range = `a list of two: ${rangeText('numbers', bounds)}`;
   return make<[number, number]>(z.tuple([finite(bounds), finite(bounds)]), range, fallback, doc, extra);
 }

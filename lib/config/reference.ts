@@ -7,13 +7,15 @@ import { options } from './schema.js';
 
 const head = `# Configuration
 
-This page is generated from \`lib/config/schema.ts\` (\`npm run docs\`). A configuration is YAML, \`--set key=value\` on the
-command line, or an object in TypeScript; the keys are the same everywhere. Each value comes from the strongest of:
-default < preset (\`algorithm.name\`, \`algorithm.fidelity\`) < file < \`--set\`. Relative paths start at the working directory.
+This page is generated from \`lib/config/schema.ts\` (\`npm run docs\`). A configuration is YAML, \`--set key=value\` on
+the command line, or an object in TypeScript; the keys are the same everywhere. Each value comes from the strongest of:
+default < preset (\`algorithm.name\`, \`algorithm.fidelity\`) < file < \`--set\`. Relative paths start at the working
+directory.
 
 - Names are verl's. TRL's words are accepted too, at the top level or in the key's section; a key and its alias together
   are an error.
-- An unknown key is an error that names the nearest known one. All faults are reported at once, with file, line and column.
+- An unknown key is an error that names the nearest known one. All faults are reported at once, with file, line and
+  column.
 - A key without effect under the chosen algorithm is a warning.
 - \`train_batch_size\` and \`ppo_mini_batch_size\` count prompts; a step has \`train_batch_size × rollout.n\` responses.
 - YAML reads \`1_000\` and \`"8"\` as text: write \`1000\` and \`8\`.
@@ -21,9 +23,9 @@ default < preset (\`algorithm.name\`, \`algorithm.fidelity\`) < file < \`--set\`
 
 const presetNotes = `## Presets
 
-\`algorithm.name\` stands for these values; any of them can still be set. \`archer\` with \`fidelity: paper\` is what the paper
-says (arXiv 2507.15778), with \`fidelity: reference\` what its authors' code computes. \`grpo\` is DeepSeekMath's form with
-verl's KL weight of 0.001 (DeepSeekMath took 0.04). The GRPO baseline of the Archer paper is \`grpo\` with
+\`algorithm.name\` stands for these values; any of them can still be set. \`archer\` with \`fidelity: paper\` is what
+the paper says (arXiv 2507.15778), with \`fidelity: reference\` what its authors' code computes. \`grpo\` is DeepSeekMath's
+form with verl's KL weight of 0.001 (DeepSeekMath took 0.04). The GRPO baseline of the Archer paper is \`grpo\` with
 \`actor.clip_ratio_high: 0.28\` and \`actor.kl_loss_coef: 0\`.
 `;
 
@@ -77,6 +79,8 @@ export function configReference(): string {
     const section = key.includes('.') ? key.slice(0, key.indexOf('.')) : '';
     bySection.set(section, [...(bySection.get(section) ?? []), key]);
   }
-  const parts = [...bySection].map(([section, keys]) => `## ${section === '' ? 'Machine' : section}\n\n${optionTable(keys)}\n`);
-  return [head, presetNotes + '\n' + presetTable() + '\n', ...parts].join('\n');
+  const parts = [...bySection].map(
+    ([section, keys]) => `## ${section === '' ? 'Machine' : section}\n\n${optionTable(keys)}\n`,
+  );
+  return [head, `${presetNotes}\n${presetTable()}\n`, ...parts].join('\n');
 }

@@ -131,7 +131,13 @@ export function resolve({ entries, problems }: Reading): LoadedConfig {
 
   // A value that is wrong by itself has been named; what follows from it would only repeat that.
   if (problems.length === 0) {
-    crossCheck({ config, isGiven: (key) => given.has(key), place: (key) => placed(given.get(key)?.where ?? ''), problems, warnings });
+    crossCheck({
+      config,
+      isGiven: (key) => given.has(key),
+      place: (key) => placed(given.get(key)?.where ?? ''),
+      problems,
+      warnings,
+    });
   }
   if (problems.length > 0) fail(problems);
   return { config, sources, warnings };

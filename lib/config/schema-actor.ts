@@ -54,10 +54,19 @@ export const lossOptionKeys = {
     symbol: 'ρ',
     aliases: [topEntropy],
   }),
-  entropy_scope: oneOf('response', ['response', 'group', 'batch'], 'The set of tokens over which the quantile is taken.'),
-  entropy_source: oneOf('rollout', ['rollout', 'current'], 'Entropies of the sampling policy, or of the one being trained.', {
-    symbol: 'H',
-  }),
+  entropy_scope: oneOf(
+    'response',
+    ['response', 'group', 'batch'],
+    'The set of tokens over which the quantile is taken.',
+  ),
+  entropy_source: oneOf(
+    'rollout',
+    ['rollout', 'current'],
+    'Entropies of the sampling policy, or of the one being trained.',
+    {
+      symbol: 'H',
+    },
+  ),
   entropy_tie: oneOf('ge', ['ge', 'gt'], 'A reasoning token has H ≥ q, or H > q.'),
   low_entropy_clip_ratio_low: num(0.2, { min: 0, max: 1 }, 'Lower clip of knowledge tokens.', { symbol: 'ε_k' }),
   low_entropy_clip_ratio_high: num(0.2, { min: 0 }, 'Upper clip of knowledge tokens.', { symbol: 'ε_k' }),
@@ -80,11 +89,23 @@ export const lossOptionKeys = {
     symbol: 'c',
     aliases: ['delta'],
   }),
-  kl_loss_coef: num(0, { min: 0 }, 'Weight of the KL loss in the uniform algorithms.', { symbol: 'β', aliases: ['beta'] }),
-  kl_loss_type: oneOf('low_var_kl', ['k1', 'k2', 'low_var_kl', 'k3', 'abs', 'k3+'], 'KL estimator against the initial model.', {
-    defaultText: '`low_var_kl`, which is k3; k3+ has the gradient of k2',
+  kl_loss_coef: num(0, { min: 0 }, 'Weight of the KL loss in the uniform algorithms.', {
+    symbol: 'β',
+    aliases: ['beta'],
   }),
-  kl_normalizer: oneOf('shared', ['shared', 'per-class'], 'KL over the denominator of the policy loss, or over the tokens of its class.'),
+  kl_loss_type: oneOf(
+    'low_var_kl',
+    ['k1', 'k2', 'low_var_kl', 'k3', 'abs', 'k3+'],
+    'KL estimator against the initial model.',
+    {
+      defaultText: '`low_var_kl`, which is k3; k3+ has the gradient of k2',
+    },
+  ),
+  kl_normalizer: oneOf(
+    'shared',
+    ['shared', 'per-class'],
+    'KL over the denominator of the policy loss, or over the tokens of its class.',
+  ),
   loss_agg_mode: oneOf(
     'token-mean',
     ['token-mean', 'seq-mean-token-mean', 'seq-mean-token-sum', 'seq-mean-token-sum-norm', 'token-sum'],
@@ -104,18 +125,30 @@ export const lossOptionKeys = {
       ],
     },
   ),
-  loss_norm_length: int(0, { min: 0 }, 'The constant length of seq-mean-token-sum-norm, in tokens; 0: data.max_response_length.'),
+  loss_norm_length: int(
+    0,
+    { min: 0 },
+    'The constant length of seq-mean-token-sum-norm, in tokens; 0: data.max_response_length.',
+  ),
   entropy_coeff: num(0, {}, 'Weight of the entropy bonus (the loss gets −α H).', { symbol: 'α' }),
 };
 
 export const actorOptions = {
   ...lossOptionKeys,
-  old_log_prob: oneOf('recompute', ['recompute', 'rollout'], 'Old log-probs by a forward pass of the training engine, or as sampled.'),
+  old_log_prob: oneOf(
+    'recompute',
+    ['recompute', 'rollout'],
+    'Old log-probs by a forward pass of the training engine, or as sampled.',
+  ),
   ppo_epochs: int(1, { min: 1 }, 'Inner epochs over one step’s responses.', { aliases: ['num_iterations'] }),
   ppo_mini_batch_size: int(32, { min: 1 }, 'Prompts per update.', {
     defaultText: '32, or data.train_batch_size where that is smaller',
   }),
-  ppo_max_token_len: int(4096, { min: 1 }, 'Tokens in one forward and backward; a longer sequence goes alone. Replaces micro-batch sizes.'),
+  ppo_max_token_len: int(
+    4096,
+    { min: 1 },
+    'Tokens in one forward and backward; a longer sequence goes alone. Replaces micro-batch sizes.',
+  ),
   grad_clip: num(1, { above: 0 }, 'Bound of the global gradient norm.', { aliases: ['max_grad_norm'] }),
   optim: {
     lr: num(1e-6, { min: 0 }, 'Learning rate of AdamW after the warm-up.', { aliases: ['learning_rate'] }),
@@ -123,12 +156,23 @@ export const actorOptions = {
     eps: num(1e-8, { above: 0 }, 'AdamW’s ε.', { aliases: ['adam_epsilon'] }),
     weight_decay: num(0.1, { min: 0 }, 'Decoupled weight decay.', { aliases: ['weight_decay'] }),
     decay_norms_and_biases: bool(false, 'Weight decay on norms and biases too, as the reference code does.'),
-    lr_warmup_steps: int(10, { min: 0 }, 'Training steps (not updates) of linear warm-up.', { aliases: ['warmup_steps'] }),
-    lr_warmup_from_zero: bool(false, 'Step k runs at lr·k/W as the reference’s scheduler does, not at lr·(k+1)/W.'),
-    lr_scheduler: oneOf('constant', ['constant', 'linear', 'cosine'], 'After the warm-up: constant, or falling to 0 at the end of the run.', {
-      aliases: [
-        { word: 'lr_scheduler_type', note: 'constant_with_warmup is constant', convert: renames({ constant_with_warmup: 'constant' }) },
-      ],
+    lr_warmup_steps: int(10, { min: 0 }, 'Training steps (not updates) of linear warm-up.', {
+      aliases: ['warmup_steps'],
     }),
+    lr_warmup_from_zero: bool(false, 'Step k runs at lr·k/W as the reference’s scheduler does, not at lr·(k+1)/W.'),
+    lr_scheduler: oneOf(
+      'constant',
+      ['constant', 'linear', 'cosine'],
+      'After the warm-up: constant, or falling to 0 at the end of the run.',
+      {
+        aliases: [
+          {
+            word: 'lr_scheduler_type',
+            note: 'constant_with_warmup is constant',
+            convert: renames({ constant_with_warmup: 'constant' }),
+          },
+        ],
+      },
+    ),
   },
 };

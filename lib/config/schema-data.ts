@@ -55,8 +55,15 @@ export const rolloutOptions = {
 };
 
 export const rewardOptions = {
-  name: oneOf('auto', ['auto', 'exact', 'numeric', 'math'], 'Built-in verifier; auto: by the row’s data_source, else math.'),
-  path: textOrNull(null, 'Module whose default export scores (prompt, response, ground_truth, extra_info); wins over name.'),
+  name: oneOf(
+    'auto',
+    ['auto', 'exact', 'numeric', 'math'],
+    'Built-in verifier; auto: by the row’s data_source, else math.',
+  ),
+  path: textOrNull(
+    null,
+    'Module whose default export scores (prompt, response, ground_truth, extra_info); wins over name.',
+  ),
   timeout_seconds: num(10, { above: 0 }, 'Time for one response; then its worker is ended and the outcome is timeout.'),
   workers: int(0, { min: 0 }, 'Verifier processes; 0: one per core.'),
   self_test: bool(true, 'Before training the verifier must give 1 to gold answers and 0 to a wrong one.'),

@@ -17,9 +17,14 @@ export const trainerOptions = {
     aliases: ['eval_steps'],
   }),
   val_before_train: bool(true, 'Validate the initial model first.'),
-  max_ckpt_to_keep: intOrNull(3, { min: 1 }, 'Older checkpoints are deleted; null keeps all.', { aliases: ['save_total_limit'] }),
+  max_ckpt_to_keep: intOrNull(3, { min: 1 }, 'Older checkpoints are deleted; null keeps all.', {
+    aliases: ['save_total_limit'],
+  }),
   default_local_dir: text('runs', 'Folder that gets one folder per run.', { aliases: ['output_dir'] }),
-  resume_mode: text('auto', 'auto: go on with an unfinished run of the same configuration and data; disable; or a run’s path.'),
+  resume_mode: text(
+    'auto',
+    'auto: go on with an unfinished run of the same configuration and data; disable; or a run’s path.',
+  ),
   logger: someOf(['console', 'jsonl', 'tensorboard'], ['console', 'jsonl', 'tensorboard'], 'Where metrics go.', {
     aliases: ['report_to'],
   }),
@@ -36,6 +41,10 @@ export const valOptions = {
   n: int(4, { min: 1 }, 'Responses per held-out prompt.'),
   temperature: num(0.8, { min: 0 }, 'Sampling temperature of validation; 0 is greedy.'),
   top_p: num(1, { above: 0, max: 1 }, 'Nucleus sampling of validation.'),
-  metrics: someOf(['avg@n', 'pass@k', 'maj@n'], ['avg@n', 'pass@k', 'maj@n'], 'What is reported; pass@k for k = 1, 2, 4, … n.'),
+  metrics: someOf(
+    ['avg@n', 'pass@k', 'maj@n'],
+    ['avg@n', 'pass@k', 'maj@n'],
+    'What is reported; pass@k for k = 1, 2, 4, … n.',
+  ),
   max_samples: int(0, { min: 0 }, 'Validate on the first so many problems; 0: all.'),
 };

@@ -2,7 +2,13 @@
 
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { bootstrapIntervals, evaluationMetrics, majorityIndex, passAtK, reportedKs } from '../../lib/algorithm/pass-at-k.js';
+import {
+  bootstrapIntervals,
+  evaluationMetrics,
+  majorityIndex,
+  passAtK,
+  reportedKs,
+} from '../../lib/algorithm/pass-at-k.js';
 
 /** The share of the k-subsets of n responses (the first c right) that hold a right one, by counting all subsets. */
 function bySubsets(n: number, c: number, k: number): number {
@@ -70,12 +76,16 @@ describe('bootstrap', () => {
 
   test('low ≤ mean ≤ high within the values; no problem is an error', () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 0, max: 8 }), { minLength: 1, maxLength: 20 }), fc.nat(), (values, seed) => {
-        const { low, high } = bootstrapInterval(values, { seed, resamples: 50 });
-        expect(low).toBeLessThanOrEqual(high);
-        expect(low).toBeGreaterThanOrEqual(Math.min(...values));
-        expect(high).toBeLessThanOrEqual(Math.max(...values));
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 8 }), { minLength: 1, maxLength: 20 }),
+        fc.nat(),
+        (values, seed) => {
+          const { low, high } = bootstrapInterval(values, { seed, resamples: 50 });
+          expect(low).toBeLessThanOrEqual(high);
+          expect(low).toBeGreaterThanOrEqual(Math.min(...values));
+          expect(high).toBeLessThanOrEqual(Math.max(...values));
+        },
+      ),
       { numRuns: 30 },
     );
     expect(() => bootstrapInterval([], { seed: 1 })).toThrow(expect.objectContaining({ code: 'ARCHER_E_DATA' }));
@@ -90,7 +100,13 @@ describe('evaluation metrics', () => {
 
   test('avg, pass and maj by name, with intervals', () => {
     const metrics = evaluationMetrics(problems, { seed: 1, metrics: ['avg@n', 'pass@k', 'maj@n'] });
-    expect(Object.keys(metrics).filter((name) => !name.includes('/'))).toEqual(['avg@4', 'pass@1', 'pass@2', 'pass@4', 'maj@4']);
+    expect(Object.keys(metrics).filter((name) => !name.includes('/'))).toEqual([
+      'avg@4',
+      'pass@1',
+      'pass@2',
+      'pass@4',
+      'maj@4',
+    ]);
     expect(metrics).toMatchObject({ 'avg@4': 0.5, 'pass@1': 0.5, 'pass@2': 0.75, 'pass@4': 1, 'maj@4': 0.5 });
     expect(metrics['avg@4/ci_low']).toBeLessThanOrEqual(0.5);
     expect(metrics['avg@4/ci_high']).toBeGreaterThanOrEqual(0.5);

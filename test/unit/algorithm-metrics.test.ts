@@ -1,6 +1,7 @@
 // The numbers of a step: sums over micro-batches to verl's names.
 
 import { describe, expect, test } from '@jest/globals';
+import { readFileSync } from 'node:fs';
 import { addSums, updateMetrics } from '../../lib/algorithm/loss-metrics.js';
 import { lengthMetrics, rewardMetrics, spread } from '../../lib/algorithm/metrics.js';
 import type { ClassSums, LossSums } from '../../lib/native/types.js';
@@ -16,11 +17,37 @@ const first: LossSums = {
   thresholdCount: 2,
   emptyResponses: 0,
 };
-const second: LossSums = { ...first, knowledge: { ...first.knowledge, tokens: 32 }, reasoning: none, ppoKl: 0.5, thresholdMin: 0.5 };
-const empty: LossSums = { ...first, knowledge: none, reasoning: none, ppoKl: 0, thresholdSum: 0, thresholdMin: Infinity, thresholdMax: -Infinity, thresholdCount: 0, emptyResponses: 1 };
+const second: LossSums = {
+  ...first,
+  knowledge: { ...first.knowledge, tokens: 32 },
+  reasoning: none,
+  ppoKl: 0.5,
+  thresholdMin: 0.5,
+};
+const empty: LossSums = {
+  ...first,
+  knowledge: none,
+  reasoning: none,
+  ppoKl: 0,
+  thresholdSum: 0,
+  thresholdMin: Infinity,
+  thresholdMax: -Infinity,
+  thresholdCount: 0,
+  emptyResponses: 1,
+};
 
-const quiet = { lr: 1e-6, hasReference: true, classFlips: { flipped: 0, compared: 0 }, rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 } };
-const update = (sums: LossSums[], gradNorm = 1) => ({ pgLoss: 0.25, sums, gradNorm, skipped: !Number.isFinite(gradNorm) });
+const quiet = {
+  lr: 1e-6,
+  hasReference: true,
+  classFlips: { flipped: 0, compared: 0 },
+  rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 },
+};
+const update = (sums: LossSums[], gradNorm = 1) => ({
+  pgLoss: 0.25,
+  sums,
+  gradNorm,
+  skipped: !Number.isFinite(gradNorm),
+});
 
 describe('updateMetrics', () => {
   test('every token counts alike, over micro-batches and updates', () => {
@@ -48,10 +75,17 @@ describe('updateMetrics', () => {
   test('what there is nothing of is left out: class, reference, epochs, update', () => {
     const alone = updateMetrics({ ...quiet, hasReference: false, updates: [update([second])] });
     expect(alone['actor/reasoning/token_share']).toBe(0);
-    expect(Object.keys(alone).filter((name) => /reasoning\/(?!token_share)|kl_loss|flip|probs_diff/.test(name))).toEqual([]);
+    expect(
+      Object.keys(alone).filter((name) => /reasoning\/(?!token_share)|kl_loss|flip|probs_diff/.test(name)),
+    ).toEqual([]);
     expect(updateMetrics({ ...quiet, updates: [] })).toEqual({});
     const masked = updateMetrics({ ...quiet, updates: [update([empty])] });
-    expect(masked).toEqual({ 'actor/pg_loss': 0.25, 'actor/grad_norm': 1, 'actor/lr': 1e-6, 'actor/skipped_updates': 0 });
+    expect(masked).toEqual({
+      'actor/pg_loss': 0.25,
+      'actor/grad_norm': 1,
+      'actor/lr': 1e-6,
+      'actor/skipped_updates': 0,
+    });
   });
 
   test('a non-finite norm is counted, not averaged', () => {
@@ -124,4 +158,27 @@ test('lengths, truncation, repetition split by right and wrong', () => {
   expect(metrics['response/repetition_rate']).toBeCloseTo(10 / 21, 12);
   expect(lengthMetrics([])).toEqual({ 'batch/truncated': 0 });
   expect(spread('x', [])).toEqual({});
+});
+
+test('docs/metrics.md has every name', () => {
+  const documented = new Set<string>();
+  for (const [, name] of readFileSync('docs/metrics.md', 'utf8').matchAll(/`([a-z_]+\/[^` ]*)`/g)) {
+    const expand = (text: string): string[] => {
+      const braces = /^(.*?)\{([^}]*)\}(.*)$/.exec(text);
+      return braces ? braces[2]!.split(',').flatMap((one) => expand(braces[1]! + one + braces[3]!)) : [text];
+    };
+    for (const one of expand(name!)) documented.add(one);
+  }
+  const names = Object.keys({
+    ...updateMetrics({
+      ...quiet,
+      updates: [update([first])],
+      classFlips: { flipped: 0, compared: 1 },
+      rolloutProbsDiff: { sum: 0, max: 0, tokens: 1 },
+    }),
+    ...rewardMetrics([{ kind: 'mixed', scores: [1, 0], rewards: [1, 0], outcomes: ['ok', 'wrong'] }]),
+    ...lengthMetrics([true, false].map((right) => ({ promptLength: 1, length: 1, text: '', truncated: false, right }))),
+  });
+  expect(names.length).toBeGreaterThan(40);
+  expect(names.filter((name) => !documented.has(name))).toEqual([]);
 });

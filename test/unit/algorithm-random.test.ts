@@ -8,7 +8,11 @@ import { keyedOrder, keyedUniform, philox4x32 } from '../../lib/algorithm/philox
 describe('philox4x32-10', () => {
   // kat_vectors of Random123: counter, key, result.
   test.each([
-    [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
+    [
+      [0, 0, 0, 0],
+      [0, 0],
+      [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+    ],
     [
       [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff],
       [0xffffffff, 0xffffffff],
@@ -33,7 +37,12 @@ describe('keyed draws', () => {
     expect(Math.max(...draws)).toBeLessThan(1);
     // Mean of 4000 uniforms: standard deviation 0.0046.
     expect(Math.abs(draws.reduce((sum, draw) => sum + draw, 0) / 4000 - 0.5)).toBeLessThan(0.02);
-    for (const other of [{ ...key, seed: 7 }, { ...key, a: 4 }, { ...key, b: 2 }, { ...key, stream: 'bootstrap' as const }]) {
+    for (const other of [
+      { ...key, seed: 7 },
+      { ...key, a: 4 },
+      { ...key, b: 2 },
+      { ...key, stream: 'bootstrap' as const },
+    ]) {
       expect(keyedUniform(other, 17)).not.toBe(draws[17]);
     }
   });

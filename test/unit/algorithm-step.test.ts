@@ -71,15 +71,19 @@ test('the overlong penalty is 0, then a line down to −factor', () => {
 describe('packing', () => {
   test('every sequence once, the budget kept, none shared with one that is too long', () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 60 }), fc.integer({ min: 50, max: 400 }), (lengths, budget) => {
-        const bins = packSequences(lengths, budget);
-        expect(bins.flat().sort((a, b) => a - b)).toEqual(lengths.map((_, index) => index));
-        for (const bin of bins) {
-          const load = bin.reduce((sum, index) => sum + lengths[index]!, 0);
-          expect(bin.length > 0 && (load <= budget || bin.length === 1)).toBe(true);
-          expect(bin).toEqual([...bin].sort((a, b) => a - b));
-        }
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 60 }),
+        fc.integer({ min: 50, max: 400 }),
+        (lengths, budget) => {
+          const bins = packSequences(lengths, budget);
+          expect(bins.flat().sort((a, b) => a - b)).toEqual(lengths.map((_, index) => index));
+          for (const bin of bins) {
+            const load = bin.reduce((sum, index) => sum + lengths[index]!, 0);
+            expect(bin.length > 0 && (load <= budget || bin.length === 1)).toBe(true);
+            expect(bin).toEqual([...bin].sort((a, b) => a - b));
+          }
+        },
+      ),
     );
   });
 

@@ -207,7 +207,10 @@ group('faults', () => {
 
 group('warnings', () => {
   test.each([
-    ['algorithm: {name: grpo}\nactor: {low_entropy_clip_ratio_low: 0.1}', /low_entropy_clip_ratio_low has no effect.*run\.yaml:2/],
+    [
+      'algorithm: {name: grpo}\nactor: {low_entropy_clip_ratio_low: 0.1}',
+      /low_entropy_clip_ratio_low has no effect.*run\.yaml:2/,
+    ],
     ['actor: {clip_ratio_low: 0.1}', /actor\.clip_ratio_low has no effect: algorithm\.name = archer/],
     ['algorithm: {name: dapo, fidelity: reference}', /algorithm\.fidelity has no effect/],
     ['algorithm: {name: dapo}\nactor: {kl_loss_type: k2}', /actor\.kl_loss_type has no effect: every KL/],
@@ -216,7 +219,10 @@ group('warnings', () => {
     ['algorithm: {filter_groups: {max_num_gen_batches: 3}}', /no groups are refilled/],
     ['reward: {name: math, path: r.js}', /reward\.name has no effect: reward\.path wins/],
     ['data: {apply_chat_template: off, system_prompt: hi}', /data\.system_prompt has no effect/],
-    ['rollout: {top_p: 0.9, top_k: 20, min_p: 0.1}', /top_p = 0\.9, rollout\.top_k = 20, rollout\.min_p = 0\.1: .*truncated/],
+    [
+      'rollout: {top_p: 0.9, top_k: 20, min_p: 0.1}',
+      /top_p = 0\.9, rollout\.top_k = 20, rollout\.min_p = 0\.1: .*truncated/,
+    ],
   ])('%s', (text, message) => {
     const { warnings } = yaml(text);
     expect(warnings).toHaveLength(1);

@@ -1,7 +1,13 @@
 // The configuration's words to the native loss, through a file's configuration and through the public API.
 
 import { describe, expect, test } from '@jest/globals';
-import { loadConfig, lossOptions, needsReference, resolveLossOptions, type ConfigInput } from '../../lib/config/index.js';
+import {
+  loadConfig,
+  lossOptions,
+  needsReference,
+  resolveLossOptions,
+  type ConfigInput,
+} from '../../lib/config/index.js';
 
 const optionsOf = (object: ConfigInput) => lossOptions(loadConfig({ object }).config);
 
@@ -60,14 +66,29 @@ describe('presets as native options', () => {
   test('single keys reach their place', () => {
     const set = optionsOf({
       rollout: { temperature: 0.7 },
-      actor: { high_entropy_clip_ratio_low: 0.4, high_entropy_kl_loss_coef: 0.3, kl_loss_type: 'k3+', loss_norm_length: 77 },
+      actor: {
+        high_entropy_clip_ratio_low: 0.4,
+        high_entropy_kl_loss_coef: 0.3,
+        kl_loss_type: 'k3+',
+        loss_norm_length: 77,
+      },
     });
-    expect(set).toMatchObject({ temperature: 0.7, reasoningClipLow: 0.4, reasoningKlCoef: 0.3, klLossType: 'k3+', lossNormLength: 77 });
+    expect(set).toMatchObject({
+      temperature: 0.7,
+      reasoningClipLow: 0.4,
+      reasoningKlCoef: 0.3,
+      klLossType: 'k3+',
+      lossNormLength: 77,
+    });
   });
 
   test('the reference model is needed only where a KL coefficient is not 0', () => {
     const needs = (object: ConfigInput) => needsReference(loadConfig({ object }).config);
-    expect([needs({}), needs({ algorithm: { name: 'grpo' } }), needs({ algorithm: { name: 'dapo' } })]).toEqual([true, true, false]);
+    expect([needs({}), needs({ algorithm: { name: 'grpo' } }), needs({ algorithm: { name: 'dapo' } })]).toEqual([
+      true,
+      true,
+      false,
+    ]);
     expect(needs({ actor: { low_entropy_kl_loss_coef: 0 } })).toBe(false);
   });
 });
@@ -76,7 +97,9 @@ describe('resolveLossOptions', () => {
   test('nothing is archer as the paper says it; the words are those of the actor section', () => {
     expect(resolveLossOptions()).toEqual(archerPaper);
     expect(resolveLossOptions({ fidelity: 'reference' })).toEqual(archerReference);
-    expect(resolveLossOptions({ algorithm: 'dapo', temperature: 0.5, clip_ratio_high: 0.3, chunk_tokens: 7 })).toMatchObject({
+    expect(
+      resolveLossOptions({ algorithm: 'dapo', temperature: 0.5, clip_ratio_high: 0.3, chunk_tokens: 7 }),
+    ).toMatchObject({
       reasoningClipHigh: 0.3,
       temperature: 0.5,
       chunkTokens: 7,
@@ -93,6 +116,8 @@ describe('resolveLossOptions', () => {
     [{ kl_normalizer: 'per-class' }, /seq-mean-token-mean/],
     [{ algorithm: 'dr_grpo' }, /needs loss_norm_length/],
   ])('%p', (input, message) => {
-    expect(() => resolveLossOptions(input as object)).toThrow(expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringMatching(message) }));
+    expect(() => resolveLossOptions(input as object)).toThrow(
+      expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringMatching(message) }),
+    );
   });
 });
