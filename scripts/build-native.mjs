@@ -132,7 +132,8 @@ async function step(name, args, { verbose, showProgress }) {
   let output = '';
   const status = await run(process.execPath, [cmakeJs(), ...args], {
     cwd: packageRoot,
-    env: { ...process.env, LC_ALL: 'C' },
+    // Relative paths make ccache's results good for every checkout and installation of the same sources.
+    env: { CCACHE_BASEDIR: packageRoot, ...process.env, LC_ALL: 'C' },
     onData: (data) => {
       file.write(data);
       output += data;

@@ -145,6 +145,45 @@ test('builds, does nothing again, rebuilds what changed, and starts anew with an
   expect(build().stderr).toContain('configuring with libtorch 2.14.2+cpu');
 });
 
+const npm = spawnSync('npm', ['--version'], { encoding: 'utf8' });
+const nodeGyp = join(
+  spawnSync('npm', ['root', '-g'], { encoding: 'utf8' }).stdout.trim(),
+  'npm/node_modules/node-gyp/bin/node-gyp.js',
+);
+const hasMake = spawnSync('make', ['--version']).status === 0;
+const gypReason =
+  npm.status !== 0 || !existsSync(nodeGyp) ? 'npm brings no node-gyp here' : hasMake ? '' : 'no make here';
+
+(gypReason ? test.skip : test)(
+  `node-gyp rebuild ends in the same build${gypReason && ` (skipped: ${gypReason})`}`,
+  () => {
+    // Enough of Node's headers for a target without sources, so that node-gyp asks no network for them.
+    const headers = join(root, 'headers', 'include', 'node');
+    write(join(headers, 'common.gypi'), '{ }');
+    write(join(headers, 'config.gypi'), "{ 'variables': {}, 'target_defaults': {} }");
+    cpSync(join(packageRoot, 'binding.gyp'), join(root, 'binding.gyp'));
+    writeFileSync(source(), answer(4));
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [nodeGyp, 'rebuild', `--nodedir=${join(root, 'headers')}`],
+      {
+        encoding: 'utf8',
+        cwd: root,
+        env: { ...process.env, NODE_OPTIONS: '' },
+      },
+    );
+    expect({ status, output: stdout + stderr }).toMatchObject({
+      status: 0,
+      output: expect.stringContaining('archer-native: built in'),
+    });
+    const value = spawnSync(process.execPath, ['-p', `require(${JSON.stringify(addon())}).answer`], {
+      encoding: 'utf8',
+    });
+    expect(value.stdout).toBe('4\n');
+    expect(build().stderr).toBe('archer-native: the addon is up to date.\n');
+  },
+);
+
 test("a compiler's failure shows its message and the log, and the next build goes on", () => {
   writeFileSync(source(), answer(3).replace('#include <string>', '#include "no_such_header.h"'));
   const failed = build();
