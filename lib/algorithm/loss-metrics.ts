@@ -83,7 +83,7 @@ function classMetrics(
   return metrics;
 }
 
-/** actor/* and training/rollout_probs_diff_*. Sums are pooled over the updates of the step: every token counts alike. */
+/** actor/* and training/rollout_probs_diff_*. Sums are pooled over the step's updates: every token counts alike. */
 export function updateMetrics({
   updates,
   lr,

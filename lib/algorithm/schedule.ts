@@ -11,7 +11,7 @@ export interface Schedule {
   totalSteps: number;
 }
 
-/** The learning rate of step k (from 0): lr·(k+1)/W in the warm-up, then the schedule; it reaches 0 after the last step. */
+/** The learning rate of step k (from 0): lr·(k+1)/W in the warm-up, then the schedule, 0 after the last step. */
 export function learningRate({ lr, warmupSteps, warmupFromZero, kind, totalSteps }: Schedule, step: number): number {
   if (step < warmupSteps) return (lr * (warmupFromZero ? step : step + 1)) / warmupSteps;
   if (kind === 'constant' || totalSteps <= warmupSteps) return lr;

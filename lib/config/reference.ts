@@ -24,9 +24,9 @@ directory.
 const presetNotes = `## Presets
 
 \`algorithm.name\` stands for these values; any of them can still be set. \`archer\` with \`fidelity: paper\` is what
-the paper says (arXiv 2507.15778), with \`fidelity: reference\` what its authors' code computes. \`grpo\` is DeepSeekMath's
-form with verl's KL weight of 0.001 (DeepSeekMath took 0.04). The GRPO baseline of the Archer paper is \`grpo\` with
-\`actor.clip_ratio_high: 0.28\` and \`actor.kl_loss_coef: 0\`.
+the paper says (arXiv 2507.15778), with \`fidelity: reference\` what its authors' code computes. \`grpo\` is
+DeepSeekMath's form with verl's KL weight of 0.001 (DeepSeekMath took 0.04). The GRPO baseline of the Archer paper is
+\`grpo\` with \`actor.clip_ratio_high: 0.28\` and \`actor.kl_loss_coef: 0\`.
 `;
 
 /** Vertical bars and line ends would break a table. */
