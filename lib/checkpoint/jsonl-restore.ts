@@ -2,7 +2,7 @@
 // checkpoint are cut off, at the byte offset that the trainer's state recorded.
 import { copyFile, open, stat, truncate } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { ioError } from './io-error.js';
+import { ioError } from '../io-error.js';
 
 async function sizeOf(path: string): Promise<number> {
   try {

@@ -5,7 +5,7 @@ import { link, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { ArcherError } from '../errors.js';
-import { ioError } from './io-error.js';
+import { ioError } from '../io-error.js';
 
 export const lockName = '.lock';
 const heartbeatMs = 10_000;

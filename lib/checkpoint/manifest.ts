@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ArcherError, messageOf } from '../errors.js';
 import { hashFile } from './files.js';
-import { ioError } from './io-error.js';
+import { ioError } from '../io-error.js';
 
 export const manifestName = 'manifest.json';
 

@@ -6,7 +6,7 @@ import { mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ArcherError, isArcherError } from '../errors.js';
 import { replaceFile } from './files.js';
-import { ioError } from './io-error.js';
+import { ioError } from '../io-error.js';
 import { lockRunFolder, type RunLock } from './lock.js';
 import { type JsonValue, manifestName, verifyCheckpoint } from './manifest.js';
 import { type Checkpoint, cleanLeftovers, latestValid, listCheckpoints } from './store.js';

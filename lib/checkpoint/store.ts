@@ -6,7 +6,7 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { ArcherError, isArcherError, messageOf } from '../errors.js';
 import { hashFile, listTree, syncDirectory, writeFileSynced } from './files.js';
-import { ioError } from './io-error.js';
+import { ioError } from '../io-error.js';
 import { isProcessAlive } from './lock.js';
 import {
   type JsonValue,

@@ -23,10 +23,9 @@ export function addTrain(program: Command): void {
     .action((file: string | undefined, options: Options) =>
       runCommand(options, async ({ signal, begin }) => {
         // stdout belongs to the machine then: the table would be in its way
-        const extra = options.json ? { trainer: { logger: ['jsonl', 'tensorboard'] as const } } : {};
-        const loaded = loadFor(file ?? quickstart, options, extra as object);
+        const loaded = loadFor(file ?? quickstart, options, options.json ? { trainer: { logger: ['jsonl', 'tensorboard'] } } : {});
         if (options.printConfig) {
-          process.stdout.write(describe(loaded));
+          process.stdout.write(describe(loaded.config, loaded.sources));
           return;
         }
         const run = new TrainingRun(loaded, { signal, onPrepared: begin });

@@ -2,7 +2,7 @@
 // the file never ends in half a record.
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { ioError } from '../checkpoint/io-error.js';
+import { ioError } from '../io-error.js';
 
 export class AppendFile {
   readonly path: string;

@@ -36,21 +36,33 @@ interface Answer {
   text: string;
   /** Not in a box: sentence punctuation and decimal commas are to be expected. */
   prose: boolean;
+  /** The option that the last sentence names ("the correct option is B"), where there is no box. */
+  option?: string;
 }
 
 function findAnswer(text: string): Answer | 'unclosed' | undefined {
   const { boxes, unclosed } = findBoxes(text);
   if (unclosed) return 'unclosed';
   if (boxes.length > 0) return { text: joinBoxes(text, boxes), prose: false };
+  const option = namedOption(text);
   const announced = announcedAnswer(text);
   if (announced !== undefined) {
     const sentence = withoutMarkup(announced);
     const formula = firstFormula(sentence);
-    if (formula !== undefined) return { text: formula, prose: true };
-    return { text: proseCommas(leadingValue(sentence)), prose: true };
+    if (formula !== undefined) return { text: formula, prose: true, option };
+    return { text: proseCommas(leadingValue(sentence)), prose: true, option };
   }
   const last = lastFormulaOrNumber(text);
-  return last === undefined ? undefined : { text: proseCommas(last), prose: true };
+  if (last === undefined) return option === undefined ? undefined : { text: option, prose: true, option };
+  return { text: proseCommas(last), prose: true, option };
+}
+
+/** The one letter that the last line calls the answer; two different ones are none. */
+function namedOption(text: string): string | undefined {
+  const lastLine = text.trimEnd().split('\n').at(-1) ?? '';
+  const named = /\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)(?: is)?:? (?:\*\*)?\(?([A-J])\)?(?![a-zA-Z'])/g;
+  const letters = new Set([...lastLine.slice(-1_000).matchAll(named)].map((match) => match[1] as string));
+  return letters.size === 1 ? [...letters][0] : undefined;
 }
 
 const between = /^(?:[\s$,;.]|\\[()[\],; ]|\\text\s*\{|\}|and|or)*$/;
@@ -118,7 +130,7 @@ function matches(goldRaw: string, answer: Answer): boolean {
   const response = clean(answer.text);
   if (asWords(gold) === '' || asWords(response) === '') return false;
   const choice = choiceLetter(gold);
-  if (choice !== undefined && choiceOf(response, answer.prose) === choice) return true;
+  if (choice !== undefined && (choiceOf(response) === choice || answer.option === choice)) return true;
   const time = timeOf(gold);
   if (time?.half !== undefined) {
     const other = timeOf(response);
@@ -145,13 +157,12 @@ function choiceLetter(gold: string): string | undefined {
 }
 
 /** C, (C), \textbf{(C)} 48, C) 48, C. 48 */
-function choiceOf(response: string, prose: boolean): string | undefined {
+function choiceOf(response: string): string | undefined {
   const text = fontless(response).replace(/[{}]/g, '').trim();
   const bare = choicePattern.exec(text.replace(/\s/g, ''))?.[1];
   if (bare !== undefined) return bare;
   const followed = /^(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:])\s*\S/.exec(text);
-  if (followed !== null) return followed[1] ?? followed[2];
-  return prose ? /^(?:option|choice)?\s*\(?([A-J])\)?$/i.exec(text)?.[1] : undefined;
+  return followed?.[1] ?? followed?.[2];
 }
 
 function timeOf(text: string): { clock: string; half?: 'a' | 'p' } | undefined {

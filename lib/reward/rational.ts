@@ -24,7 +24,7 @@ export interface Rational {
   d: bigint;
 }
 
-export const maxBits = 16_384;
+export const maxBits = 65_536;
 
 export function rational(n: bigint, d = 1n): Rational {
   if (d === 0n) throw new RangeError('division by zero');

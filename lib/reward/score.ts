@@ -6,7 +6,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ArcherError, messageOf } from '../errors.js';
-import type { RewardFunction, RewardInput, Scorer, ScoreOptions, Verdict } from './types.js';
+import type { RewardFunction, RewardInput, Scorer, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
 import { builtinVerifiers, verifierForSource, type VerifierName } from './verifiers.js';
 import { createWorkerPool } from './worker-pool.js';

@@ -1,7 +1,7 @@
 // trainer.rollout_data_dir: every response of every step as JSON lines, one file per step, for looking at and for tests.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ioError } from '../checkpoint/io-error.js';
+import { ioError } from '../io-error.js';
 import type { Collected } from './collect.js';
 import type { Sample } from './types.js';
 

@@ -17,7 +17,7 @@
 namespace archer {
 namespace {
 
-constexpr int64_t kBlock = 2048;  // floats summed in float32 before the float64 sum takes over
+constexpr int64_t kBlock = 256;  // floats summed in float32 before the float64 sum takes over
 
 // e^y for y <= 0, to about 1 ulp; 0 below the smallest normal number. Range reduction by ln 2 in two parts and Cephes'
 // expf polynomial. Wants a y that is not NaN.

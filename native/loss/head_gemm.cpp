@@ -18,7 +18,8 @@ namespace archer {
 namespace {
 
 constexpr int kRowMajor = 101, kNoTrans = 111, kTrans = 112;
-constexpr int64_t kVocabularyBlock = 4096;  // rows of the head cast to float32 at once on the path without MKL
+constexpr int64_t kCastBlock = 4096;    // rows of the head cast to float32 at once on the path without MKL
+constexpr int64_t kLogitsBlock = 1024;  // columns of logits per MKL call: a fifth faster than all 49,152 in one (AMX)
 
 bool use_mkl = true;
 
@@ -36,9 +37,10 @@ void require_contiguous(const at::Tensor& a, const at::Tensor& b, const at::Tens
   require(a.is_contiguous() && b.is_contiguous() && c.is_contiguous(), kInternal, "the head's products need contiguous tensors");
 }
 
+// body(first id, number of ids)
 template <typename Body>
-void for_vocabulary_blocks(int64_t vocabulary, Body body) {
-  for (int64_t v = 0; v < vocabulary; v += kVocabularyBlock) body(v, std::min(kVocabularyBlock, vocabulary - v));
+void for_vocabulary_blocks(int64_t vocabulary, int64_t block, Body body) {
+  for (int64_t v = 0; v < vocabulary; v += block) body(v, std::min(block, vocabulary - v));
 }
 
 }  // namespace
@@ -52,11 +54,14 @@ void head_logits(const at::Tensor& hidden_RH, const at::Tensor& head_VH, at::Ten
     at::mm_out(logits_RV, hidden_RH, head_VH.t());
   } else if (mkl_path()) {
     const int rows = size32(hidden_RH, 0), hidden = size32(hidden_RH, 1), vocabulary = size32(head_VH, 0);
-    cblas_gemm_bf16bf16f32(kRowMajor, kNoTrans, kTrans, rows, vocabulary, hidden, 1.0f, bits(hidden_RH), hidden,
-                           bits(head_VH), hidden, 0.0f, logits_RV.data_ptr<float>(), vocabulary);
+    float* logits = logits_RV.data_ptr<float>();
+    for_vocabulary_blocks(vocabulary, kLogitsBlock, [&](int64_t v, int64_t n) {
+      cblas_gemm_bf16bf16f32(kRowMajor, kNoTrans, kTrans, rows, static_cast<int>(n), hidden, 1.0f, bits(hidden_RH), hidden,
+                             bits(head_VH) + v * hidden, hidden, 0.0f, logits + v, vocabulary);
+    });
   } else {
     const at::Tensor hidden = hidden_RH.to(at::kFloat);
-    for_vocabulary_blocks(head_VH.size(0), [&](int64_t v, int64_t n) {
+    for_vocabulary_blocks(head_VH.size(0), kCastBlock, [&](int64_t v, int64_t n) {
       logits_RV.narrow(1, v, n).copy_(at::mm(hidden, head_VH.narrow(0, v, n).to(at::kFloat).t()));
     });
   }
@@ -72,7 +77,7 @@ void head_grad_hidden(const at::Tensor& dlogits_RV, const at::Tensor& head_VH, a
                            bits(head_VH), hidden, 0.0f, grad_hidden_RH.data_ptr<float>(), hidden);
   } else {
     grad_hidden_RH.zero_();
-    for_vocabulary_blocks(head_VH.size(0), [&](int64_t v, int64_t n) {
+    for_vocabulary_blocks(head_VH.size(0), kCastBlock, [&](int64_t v, int64_t n) {
       grad_hidden_RH.addmm_(dlogits_RV.narrow(1, v, n).to(at::kFloat), head_VH.narrow(0, v, n).to(at::kFloat));
     });
   }
@@ -88,7 +93,7 @@ void head_grad_weight(const at::Tensor& dlogits_RV, const at::Tensor& hidden_RH,
                            bits(hidden_RH), hidden, 1.0f, grad_head_VH.data_ptr<float>(), hidden);
   } else {
     const at::Tensor hidden = hidden_RH.to(at::kFloat);
-    for_vocabulary_blocks(grad_head_VH.size(0), [&](int64_t v, int64_t n) {
+    for_vocabulary_blocks(grad_head_VH.size(0), kCastBlock, [&](int64_t v, int64_t n) {
       grad_head_VH.narrow(0, v, n).addmm_(dlogits_RV.narrow(1, v, n).to(at::kFloat).t(), hidden);
     });
   }

@@ -129,7 +129,7 @@ void TokenLossEvaluator<F>::validate_batch() {
     const int32_t i = response_of_token_[t];
     loss_rows_.push_back(static_cast<int64_t>(t));
     ++num_loss_tokens_[i];
-    const auto check_finite = [&](const char* field, float value) {
+    const auto check_finite = [&](const char* field, double value) {
       if (!std::isfinite(value)) {
         throw ArcherError(kNumeric, field + place(static_cast<int64_t>(t), i) + " is " + std::to_string(value) +
                           ", but the token is in the loss.");

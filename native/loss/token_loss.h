@@ -24,10 +24,10 @@ struct LossBatch {
   std::span<const int32_t> lengths;         // [N] tokens per response, sum T; 0 allowed
   std::span<const int32_t> group_ids;       // [N], read for entropy_scope group without thresholds
   std::span<const uint8_t> loss_mask;       // [T], 0 = not in the loss
-  std::span<const float> old_log_probs;     // [T], of the policy before the update
-  std::span<const float> old_entropies;     // [T], read for entropy_source rollout
-  std::span<const float> ref_log_probs;     // [T], needed where a KL coefficient is not 0; may be given for the KL metric
-  std::span<const float> advantages;        // [N]
+  std::span<const double> old_log_probs;    // [T], of the policy before the update
+  std::span<const double> old_entropies;    // [T], read for entropy_source rollout
+  std::span<const double> ref_log_probs;    // [T], needed where a KL coefficient is not 0; may be given for the KL metric
+  std::span<const double> advantages;       // [N]
   std::span<const double> thresholds;       // [N] or empty: class thresholds of class_thresholds(), instead of own ones
   Denominators denominators;
 };

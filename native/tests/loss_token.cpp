@@ -21,7 +21,7 @@ const double kNaN = std::numeric_limits<double>::quiet_NaN();
 struct Batch {
   std::vector<int32_t> lengths, group_ids;
   std::vector<uint8_t> mask;
-  std::vector<float> old_log_probs, old_entropies, ref_log_probs, advantages;
+  std::vector<double> old_log_probs, old_entropies, ref_log_probs, advantages;
   std::vector<double> thresholds;
   std::vector<double> log_probs, entropies;
   double sequences = -1, loss_tokens = -1;
@@ -30,11 +30,11 @@ struct Batch {
            const std::vector<double>& ref_log_prob, double advantage) {
     lengths.push_back(static_cast<int32_t>(entropy.size()));
     group_ids.push_back(0);
-    advantages.push_back(static_cast<float>(advantage));
+    advantages.push_back((advantage));
     mask.insert(mask.end(), entropy.size(), 1);
-    for (const double value : entropy) old_entropies.push_back(static_cast<float>(value));
-    for (const double value : old_log_prob) old_log_probs.push_back(static_cast<float>(value));
-    for (const double value : ref_log_prob) ref_log_probs.push_back(static_cast<float>(value));
+    for (const double value : entropy) old_entropies.push_back((value));
+    for (const double value : old_log_prob) old_log_probs.push_back((value));
+    for (const double value : ref_log_prob) ref_log_probs.push_back((value));
     entropies.insert(entropies.end(), entropy.begin(), entropy.end());
     log_probs.insert(log_probs.end(), log_prob.begin(), log_prob.end());
   }

@@ -40,7 +40,7 @@ const characterPattern = new RegExp(`[${Object.keys(characters).join('')}]`, 'gu
 /** Layout only: sizing, spacing, colours and currency. */
 export function clean(text: string): string {
   return text
-    .replace(/\\\\(?=\s*\\(?:begin|end)|\s*$)/g, '\\\\')
+    .replace(/,\s*\\!\s*/g, ',')
     .replace(/√\s*(\d+(?:\.\d+)?|[a-zA-Z])/gu, '\\sqrt{$1}')
     .replaceAll('√', '\\sqrt ')
     .replace(characterPattern, (character) => characters[character] ?? character)

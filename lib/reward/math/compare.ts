@@ -12,6 +12,11 @@ export function sameAnswer(gold: Node, response: Node, budget: Budget): boolean 
   const g = simplify(gold);
   const r = simplify(response);
 
+  if (r.kind === 'list' && isExpression(g)) {
+    // "15 39/40 or 639/40" names one value twice; two different values would be a choice left to the reader.
+    const [first, ...others] = r.items as [Node, ...Node[]];
+    return sameAnswer(g, first, budget) && others.every((item) => sameValue(first, item, budget));
+  }
   if (g.kind === 'percent' || r.kind === 'percent') return samePercent(g, r, budget);
   if (g.kind === 'inBase' || r.kind === 'inBase') return sameInBase(g, r);
   if (g.kind === 'list' || g.kind === 'set' || r.kind === 'list' || r.kind === 'set') {
@@ -88,7 +93,7 @@ function samePercent(gold: Node, response: Node, budget: Budget): boolean {
   if (gold.kind === 'percent' && response.kind === 'percent') return sameValue(gold.of, response.of, budget);
   const [percent, plain] = gold.kind === 'percent' ? [gold, response] : [response, gold];
   if (percent.kind !== 'percent') return false;
-  const value = plain.kind === 'relation' ? valueOf(plain) : plain;
+  const value = plain.kind === 'relation' ? valueNamed(plain) : plain;
   if (value === undefined) return false;
   const hundred: Node = { kind: 'number', value: rational(100n), decimal: false, digits: '100' };
   const share: Node = { kind: 'quotient', over: percent.of, under: hundred };
@@ -132,7 +137,7 @@ function sameSequence(gold: Node, response: Node, budget: Budget): boolean {
     return sameInOrder(gold.items, response.items, budget);
   }
   if (gold.kind === 'list' && response.kind === 'bracket' && response.open === '(' && response.close === ')') {
-    const values = gold.items.map((item) => (item.kind === 'relation' ? valueOf(item) : undefined));
+    const values = gold.items.map((item) => (item.kind === 'relation' ? valueNamed(item) : undefined));
     return values.every((value) => value !== undefined) && sameInOrder(values as Node[], response.items, budget);
   }
   return false;
@@ -188,10 +193,10 @@ function sameRelation(gold: Node, response: Node, budget: Budget): boolean {
         pieces !== undefined && others !== undefined && samePieces(pieces, others, (a, b) => sameAnswer(a, b, budget))
       );
     }
-    const value = valueOf(gold);
+    const value = valueNamed(gold);
     return value !== undefined && sameAnswer(value, response, budget);
   }
-  const value = valueOf(response);
+  const value = valueNamed(response);
   return value !== undefined && sameAnswer(gold, value, budget);
 }
 
@@ -200,7 +205,7 @@ function isEquation(node: Node): node is Node & { kind: 'relation' } {
 }
 
 /** The c of `name = c` (or `c = name`). */
-function valueOf(node: Node): Node | undefined {
+function valueNamed(node: Node): Node | undefined {
   if (!isEquation(node)) return undefined;
   const [left, right] = node.sides as [Node, Node];
   if (isName(left)) return right;

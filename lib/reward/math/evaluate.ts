@@ -119,7 +119,7 @@ function floorOf(a: Rational): bigint {
 
 /** from · (from + 1) · … · to */
 function risingProduct(from: bigint, to: bigint, budget: Budget): bigint {
-  if (to - from > 2_000n) throw new BoundError('a factorial gets too large');
+  if (to - from > 5_000n) throw new BoundError('a factorial gets too large');
   let product = 1n;
   for (let i = from; i <= to; i += 1n) {
     budget.spend();
@@ -276,7 +276,12 @@ function call(node: Node & { kind: 'call' }, at: (node: Node) => Approximate): A
     const base = node.base === undefined ? real(10) : at(node.base);
     return over(apply('ln', of), apply('ln', base));
   }
-  if (node.name === 'factorial' || node.name === 'binomial') return undefinedValue;
+  if (node.name === 'factorial') return gammaOf(plus(of, real(1)));
+  if (node.name === 'binomial') {
+    const k = node.base === undefined ? undefinedValue : at(node.base);
+    const rest = plus(plus(of, { re: -k.re, im: -k.im, error: k.error }), real(1));
+    return over(gammaOf(plus(of, real(1))), by(gammaOf(plus(k, real(1))), gammaOf(rest)));
+  }
   return apply(node.name, of);
 }
 
@@ -290,4 +295,23 @@ function apply(name: string, of: Approximate): Approximate {
     im: 0,
     error: (Number.isFinite(slope) ? slope : 1) * of.error + 4 * epsilon * (1 + Math.abs(value)),
   };
+}
+
+const lanczos = [
+  0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
+  12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
+];
+
+/** Γ by Lanczos' series (relative error about 1e-14), so that n! and binomials of variables can be compared. */
+function gammaOf(of: Approximate): Approximate {
+  if (of.im !== 0 || !Number.isFinite(of.re) || Math.abs(of.re) > 100) return undefinedValue;
+  const value = gamma(of.re);
+  return { re: value, im: 0, error: Math.abs(value) * (1e-12 + 10 * of.error) };
+}
+
+function gamma(x: number): number {
+  if (x < 0.5) return Math.PI / (Math.sin(Math.PI * x) * gamma(1 - x));
+  const t = x + 6.5;
+  const sum = lanczos.reduce((total, coefficient, i) => (i === 0 ? coefficient : total + coefficient / (x - 1 + i)), 0);
+  return Math.sqrt(2 * Math.PI) * t ** (x - 0.5) * Math.exp(-t) * sum;
 }

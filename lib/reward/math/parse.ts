@@ -184,7 +184,7 @@ class Parser {
     let left = this.#signed();
     for (;;) {
       this.#budget.spend();
-      if (this.#take(/\s*(?:\\(?:cdot|times|ast)(?![a-zA-Z])|\*)/y)) {
+      if (this.#take(/\s*(?:\\(?:cdot|times|ast)(?![a-zA-Z])|\*(?!\*))/y)) {
         left = times(left, this.#signed());
       } else if (this.#take(/\s*(?:\/|\\div(?![a-zA-Z]))/y)) {
         const under = this.#signed();
@@ -251,7 +251,7 @@ class Parser {
     for (;;) {
       if (this.#take(/\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\s*\\(?:degree|degrees)(?![a-zA-Z])/y)) {
         base = base.kind === 'text' ? base : { kind: 'degrees', of: base };
-      } else if (this.#take(/\s*\^/y)) {
+      } else if (this.#take(/\s*(?:\^|\*\*)/y)) {
         const exponent = this.#argument(true);
         base = base.kind === 'text' ? base : { kind: 'power', base, exponent };
       } else if (this.#take(/\s*\\?%|\s*\\?percent(?![a-zA-Z])|\s*\\text\s*\{\s*percent\s*\}/y)) {
@@ -284,6 +284,8 @@ class Parser {
     this.#budget.spend();
     const character = this.#text[this.#at];
     if (character === undefined) throw new ParseFailure();
+    const digits = this.#take(/(?=[0-9A-F]*\d)[0-9A-F]*[A-F][0-9A-F]*(?= ?_)/y);
+    if (digits !== undefined) return { kind: 'text', text: digits };
     if (/[\d.]/.test(character)) return this.#number();
     if (character === '(' || character === '[') return this.#bracket(character);
     if (character === '{') return this.#group();

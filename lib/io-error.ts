@@ -1,5 +1,5 @@
 // A failed system call becomes one sentence: what was being done, the path, the errno's text, the remedy.
-import { ArcherError, isArcherError, messageOf } from '../errors.js';
+import { ArcherError, isArcherError, messageOf } from './errors.js';
 
 const remedies: Record<string, string> = {
   ENOSPC: 'Free space on that disk, or set trainer.default_local_dir to another one.',
