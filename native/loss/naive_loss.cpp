@@ -72,8 +72,9 @@ NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
   const at::Tensor spread_TN = response_NT.t();
   response_NT = response_NT * mask;
 
-  const at::Tensor current = entropy.detach().to(at::kFloat).to(at::kDouble).contiguous();
-  const at::Tensor basis = options.entropy_source == EntropySource::rollout ? tensor_of(batch.old_entropies, at::kDouble) : current;
+  const at::Tensor basis =
+      (options.entropy_source == EntropySource::rollout ? tensor_of(batch.old_entropies, at::kDouble) : entropy.detach())
+          .to(at::kFloat).to(at::kDouble).contiguous();
   const std::vector<double> basis_values(basis.data_ptr<double>(), basis.data_ptr<double>() + num_tokens);
   const std::vector<double> thresholds = batch.thresholds.empty()
       ? sorted_quantiles(basis_values, batch, options)

@@ -78,9 +78,9 @@ Case make_case(int64_t vocabulary, uint64_t seed, double temperature = 1.0) {
     double log_ratio = log_ratios[t % 14];
     if (log_ratio > 3 && t >= 23) log_ratio = t % 28 < 14 ? 1.5 : 20.5;
     if (t > 23 && log_ratio > 20) log_ratio = t == 51 ? 20.5 : .15;
-    c.old_log_probs.push_back((now.log_probs[t] - log_ratio));
-    c.ref_log_probs.push_back((now.log_probs[t] + ref_shifts[t % 13]));
-    c.old_entropies.push_back((std::abs(now.entropies[t] + 0.2 * normal(random))));
+    c.old_log_probs.push_back(now.log_probs[t] - log_ratio);
+    c.ref_log_probs.push_back(now.log_probs[t] + ref_shifts[t % 13]);
+    c.old_entropies.push_back(std::abs(now.entropies[t] + 0.2 * normal(random)));
   }
   c.old_entropies[34] = c.old_entropies[35] = c.old_entropies[36];
   double in_loss = 0;
@@ -478,7 +478,7 @@ void infinities() {
   const auto scores = score_tokens(c.hidden, c.head, c.ids, 1.0);
   for (int64_t t = 0; t < 92; ++t) {
     CHECK(std::isfinite(scores.log_probs[t]) && std::isfinite(scores.entropies[t]));
-    c.old_log_probs[t] = c.ref_log_probs[t] = (scores.log_probs[t]);
+    c.old_log_probs[t] = c.ref_log_probs[t] = scores.log_probs[t];
   }
   LossOptions options;
   options.entropy_coeff = 0.1;

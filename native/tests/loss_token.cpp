@@ -30,11 +30,11 @@ struct Batch {
            const std::vector<double>& ref_log_prob, double advantage) {
     lengths.push_back(static_cast<int32_t>(entropy.size()));
     group_ids.push_back(0);
-    advantages.push_back((advantage));
+    advantages.push_back(advantage);
     mask.insert(mask.end(), entropy.size(), 1);
-    for (const double value : entropy) old_entropies.push_back((value));
-    for (const double value : old_log_prob) old_log_probs.push_back((value));
-    for (const double value : ref_log_prob) ref_log_probs.push_back((value));
+    for (const double value : entropy) old_entropies.push_back(value);
+    for (const double value : old_log_prob) old_log_probs.push_back(value);
+    for (const double value : ref_log_prob) ref_log_probs.push_back(value);
     entropies.insert(entropies.end(), entropy.begin(), entropy.end());
     log_probs.insert(log_probs.end(), log_prob.begin(), log_prob.end());
   }
