@@ -14,7 +14,7 @@ export function verifyExact({ response, groundTruth }: RewardInput): Verdict {
   if (extracted === '') return { score: 0, outcome: 'parse_error', message: 'the response holds no answer' };
   const golds = (Array.isArray(groundTruth) ? groundTruth : [groundTruth]).map(goldText);
   const equal = golds.some((gold) => gold !== '' && gold === extracted);
-  return { score: equal ? 1 : 0, outcome: equal ? 'ok' : 'wrong', extracted };
+  return { score: equal ? 1 : 0, outcome: equal ? 'ok' : 'wrong', extracted: extracted.slice(0, 500) };
 }
 
 /** A ground truth may itself stand in a box. */

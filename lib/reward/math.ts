@@ -19,17 +19,18 @@ export function verifyMath({ response, groundTruth }: RewardInput): Verdict {
   if (answer === undefined) return { score: 0, outcome: 'parse_error', message: 'the response holds no answer' };
   if (answer === 'unclosed') return { score: 0, outcome: 'parse_error', message: 'the last box is not closed' };
   const golds = (Array.isArray(groundTruth) ? groundTruth : [groundTruth]).slice(0, maxGolds);
+  const extracted = answer.text.slice(0, 500);
   let bound: string | undefined;
   for (const gold of golds) {
     try {
-      if (matches(goldText(gold), answer)) return { score: 1, outcome: 'ok', extracted: answer.text };
+      if (matches(goldText(gold), answer)) return { score: 1, outcome: 'ok', extracted };
     } catch (error) {
       if (!(error instanceof BoundError) && !isStackOverflow(error)) throw error;
       bound = error instanceof BoundError ? error.message : 'the answer is nested too deep';
     }
   }
-  if (bound !== undefined) return { score: 0, outcome: 'parse_error', extracted: answer.text, message: bound };
-  return { score: 0, outcome: 'wrong', extracted: answer.text };
+  if (bound !== undefined) return { score: 0, outcome: 'parse_error', extracted, message: bound };
+  return { score: 0, outcome: 'wrong', extracted };
 }
 
 interface Answer {

@@ -30,17 +30,30 @@ function judge(response: string, golds: string[]): Verdict {
   const box = boxes.at(-1)?.content;
   const place = box ?? announcedAnswer(text) ?? text;
   const found = numbersIn(place);
-  const answer =
-    box === undefined ? (place === text ? found.at(-1) : found[0]) : found.length === 1 ? found[0] : undefined;
-  if (answer === undefined) {
-    const message = found.length > 1 ? 'the box holds several numbers' : 'the response holds no number';
-    return { score: 0, outcome: found.length > 1 ? 'wrong' : 'parse_error', extracted: box?.trim(), message };
+  if (box !== undefined && !isPlainNumber(box, found)) {
+    return {
+      score: 0,
+      outcome: 'wrong',
+      extracted: box.trim().slice(0, 200),
+      message: 'the box holds no plain number',
+    };
   }
+  const answer = place === text ? found.at(-1) : found[0];
+  if (answer === undefined) return { score: 0, outcome: 'parse_error', message: 'the response holds no number' };
   const accepted = golds.some((gold) => {
     const numbers = numbersIn(findBoxes(gold).boxes.at(-1)?.content ?? gold);
     return numbers.length === 1 && sameQuantity((numbers[0] as Found).quantity, answer.quantity);
   });
   return { score: accepted ? 1 : 0, outcome: accepted ? 'ok' : 'wrong', extracted: answer.text };
+}
+
+/** One number, perhaps with a name and "=" before it and a unit behind it; 5!, \sqrt{5} and 2 + 3 are not. */
+function isPlainNumber(box: string, found: Found[]): boolean {
+  if (found.length !== 1) return false;
+  const rest = box
+    .replace((found[0] as Found).text, ' ')
+    .replace(/\\(?:text|textbf|mathrm|mathbf|boxed|left|right)(?![a-zA-Z])|\\[,;:! $%]/g, ' ');
+  return /^(?:[a-zA-Z\s]{0,40}=)?[a-zA-Z\s{}.,$°]*$/.test(rest);
 }
 
 function sameQuantity(a: Quantity, b: Quantity): boolean {
@@ -61,7 +74,7 @@ const quantityPattern = new RegExp(
   String.raw`([-−+])?\s*(?:\\?[$€£]\s*)?(?:(?:(\d+)\s*)?${fractionForm}|(?:(\d+) +(?=\d+ ?\/))?(${literal})(?: ?\/ ?(${literal}))?)\s*(\\?%|percent|\\text\{\s*percent\s*\})?`,
   'g',
 );
-const maxText = 100_000;
+const maxText = 20_000;
 
 /** Every number of a text. A minus sign counts unless something stands directly before it (3-4 is 3 and 4). */
 function numbersIn(text: string): Found[] {

@@ -25,11 +25,15 @@ export interface Rational {
 }
 
 export const maxBits = 65_536;
+/** Of a fraction, which has to be reduced: Euclid's algorithm is quadratic in the length, and slow in BigInt. */
+const maxFractionBits = 8_192;
 
 export function rational(n: bigint, d = 1n): Rational {
   if (d === 0n) throw new RangeError('division by zero');
   if (bitLength(n) > maxBits || bitLength(d) > maxBits) throw new BoundError('the numbers get too large');
   if (d === 1n) return { n, d };
+  if (bitLength(n) > maxFractionBits || bitLength(d) > maxFractionBits)
+    throw new BoundError('the numbers get too large');
   const sign = d < 0n ? -1n : 1n;
   const divisor = gcd(n < 0n ? -n : n, d * sign) * sign;
   return { n: n / divisor, d: d / divisor };

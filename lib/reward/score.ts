@@ -94,7 +94,7 @@ function functionScorer(fn: RewardFunction, timeoutSeconds: number): Scorer {
       let done = 0;
       const all = Promise.all(
         inputs.map(async (input) => {
-          const verdict = await callFunction(fn, input, timeoutSeconds);
+          const verdict = await callFunction(fn, input, timeoutSeconds, options.signal);
           done += 1;
           options.onProgress?.({ done, total: inputs.length });
           return verdict;
@@ -106,23 +106,31 @@ function functionScorer(fn: RewardFunction, timeoutSeconds: number): Scorer {
   };
 }
 
-async function callFunction(fn: RewardFunction, input: RewardInput, timeoutSeconds: number): Promise<Verdict> {
+async function callFunction(
+  fn: RewardFunction,
+  input: RewardInput,
+  timeoutSeconds: number,
+  signal: AbortSignal | undefined,
+): Promise<Verdict> {
   let timer: NodeJS.Timeout | undefined;
+  const stopTimer = () => clearTimeout(timer);
   const late = new Promise<Verdict>((resolve) => {
     timer = setTimeout(() => resolve(timeout(timeoutSeconds)), timeoutSeconds * 1000);
   });
+  signal?.addEventListener('abort', stopTimer, { once: true });
   const called = (async () => toVerdict(await fn(withVerlNames(input))))();
   try {
     return await Promise.race([called, late]);
   } catch (error) {
     return crash(messageOf(error));
   } finally {
-    clearTimeout(timer);
+    stopTimer();
+    signal?.removeEventListener('abort', stopTimer);
   }
 }
 
 /** verl's spelling beside ours: a function that reads ground_truth must not silently see undefined. */
-export function withVerlNames(input: RewardInput): RewardInput {
+function withVerlNames(input: RewardInput): RewardInput {
   const verl = { ground_truth: input.groundTruth, extra_info: input.extraInfo, data_source: input.dataSource };
   return { ...input, ...verl };
 }

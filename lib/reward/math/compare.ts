@@ -239,17 +239,12 @@ function sameEquation(
   const [rl, rr] = response.sides as [Node, Node];
   if (![gl, gr, rl, rr].every(isExpression)) {
     return (
-      (sameSide(gl, rl, budget) && sameAnswer(gr, rr, budget)) ||
-      (sameSide(gl, rr, budget) && sameAnswer(gr, rl, budget))
+      (sameAnswer(gl, rl, budget) && sameAnswer(gr, rr, budget)) ||
+      (sameAnswer(gl, rr, budget) && sameAnswer(gr, rl, budget))
     );
   }
   const factor = constantFactor(minus(gl, gr), minus(rl, rr), budget);
   return factor !== undefined && factor !== 0;
-}
-
-/** The name before an equation of structures or words. */
-function sameSide(a: Node, b: Node, budget: Budget): boolean {
-  return sameAnswer(a, b, budget);
 }
 
 const minus = (a: Node, b: Node): Node => ({ kind: 'sum', terms: [a, { kind: 'negative', of: b }] });

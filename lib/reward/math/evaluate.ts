@@ -23,8 +23,13 @@ import type { Node } from './node.js';
 /** The exact rational value; undefined if there is none (variables, surds, π) or if it is not seen to be rational. */
 export function exactValue(node: Node, budget: Budget): Rational | undefined {
   const value = exact(node, budget);
-  if (value !== undefined) budget.spend(1 + Math.ceil((bitLength(value.n) + bitLength(value.d)) ** 2 / 2 ** 18));
+  if (value !== undefined) pay(value, budget);
   return value;
+}
+
+/** Long numbers cost more: about what multiplying and reducing them takes. */
+function pay(value: Rational, budget: Budget): void {
+  budget.spend(1 + Math.ceil((bitLength(value.n) + bitLength(value.d)) ** 2 / 2 ** 18));
 }
 
 function exact(node: Node, budget: Budget): Rational | undefined {
@@ -70,6 +75,7 @@ function fold(
     const next = exactValue(node, budget);
     if (next === undefined) return undefined;
     value = combine(value, next);
+    pay(value, budget);
   }
   return value;
 }

@@ -80,6 +80,12 @@ const decorations = new Set([
   'tilde',
 ]);
 const silent = new Set(['angle', 'triangle', 'mathop', 'mathord', 'mathbin', 'mathrel']);
+// 1,048,576 or 1{,}048{,}576 or 1 048 576; a group of other than three digits makes the whole a list.
+const bySpaces = String.raw`\d{1,3}(?: \d{3})+(?! ?\d| ?\/)(?:\.\d+)?`;
+const byCommas = (comma: string) => String.raw`\d{1,3}(?:${comma}\d{3})+(?!\d|${comma}\d)(?:\.\d+)?`;
+const groupedByCommas = new RegExp(`${byCommas(String.raw`(?:,|\{,\})`)}|${bySpaces}`, 'y');
+const groupedByBraces = new RegExp(`${byCommas(String.raw`\{,\}`)}|${bySpaces}`, 'y');
+
 const closers: Record<string, string> = { '(': ')', '[': ']' };
 
 class Parser {
@@ -189,12 +195,10 @@ class Parser {
       } else if (this.#take(/\s*(?:\/|\\div(?![a-zA-Z]))/y)) {
         const under = this.#signed();
         // km/h: behind a unit everything is unit.
-        left = left.kind === 'text' ? left : isUnitOf(left, under) ? left : { kind: 'quotient', over: left, under };
+        if (left.kind !== 'text' && under.kind !== 'text') left = { kind: 'quotient', over: left, under };
       } else if (this.#startsFactor()) {
-        const digitsBefore = /\d$/.test(this.#text.slice(0, this.#at).trimEnd());
-        const startsWithDigit = /^\s*\d/.test(this.#text.slice(this.#at, this.#at + 20));
         // Two numbers side by side ("12 13") are not a product.
-        if (digitsBefore && startsWithDigit && left.kind === 'number') throw new ParseFailure();
+        if (left.kind === 'number' && this.#peek(/ *\d/y)) throw new ParseFailure();
         const from = this.#at;
         const factor = this.#power();
         left = this.#isMixedPart(left, factor, from) ? { kind: 'sum', terms: [left, factor] } : times(left, factor);
@@ -296,12 +300,7 @@ class Parser {
   }
 
   #number(): Node {
-    const groupComma = this.#grouping && this.#brackets === 0 ? ',|' : '';
-    const grouped = new RegExp(
-      `\\d{1,3}(?:(?:${groupComma}\\{,\\})\\d{3})+(?!\\d|(?:${groupComma}\\{,\\})\\d)(?:\\.\\d+)?|\\d{1,3}(?: \\d{3})+(?! ?\\d| ?/)(?:\\.\\d+)?`,
-      'y',
-    );
-    const group = this.#take(grouped);
+    const group = this.#take(this.#grouping && this.#brackets === 0 ? groupedByCommas : groupedByBraces);
     if (group !== undefined) return numberNode(group.replace(/\{,\}|[, ]/g, ''));
     const mixed = this.#take(/\d+ +\d+ ?\/ ?\d+(?![\d.])/y);
     if (mixed !== undefined) {
@@ -647,10 +646,6 @@ function times(left: Node, right: Node): Node {
   if (right.kind === 'text' && left.kind !== 'text') return left;
   if (left.kind === 'product') return { kind: 'product', factors: [...left.factors, right] };
   return { kind: 'product', factors: [left, right] };
-}
-
-function isUnitOf(_left: Node, under: Node): boolean {
-  return under.kind === 'text';
 }
 
 function isMinusOne(node: Node): boolean {
