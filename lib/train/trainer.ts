@@ -93,6 +93,7 @@ export class Trainer {
     const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
 
     const collected = await this.collect(step, stopwatch, signal, progress);
+    if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
     const samples = await makeExperience(collected.kept, { ...this.parts, stopwatch, signal, progress });
     const lr = this.learningRate();
     const loss = lossOptions(config);
@@ -225,4 +226,13 @@ export class Trainer {
       ),
     );
   }
+}
+
+/** A step without an update is said, not silently skipped. */
+function nothingLeft(step: number, { sampled, numGenBatches }: Collected): string {
+  const rounds = numGenBatches === 1 ? '' : ` in ${numGenBatches} sampling rounds`;
+  return (
+    `step ${step}: no update: in each of the ${sampled.length} groups${rounds} all responses got the same reward. ` +
+    'If that goes on, the problems are too easy or too hard for the model, or rollout.n is too small.'
+  );
 }
