@@ -50,14 +50,15 @@ SoftmaxRow<F> not_a_row() {
 template <typename F>
 SoftmaxRow<F> finish_row(F max, double sum, double weighted, F logit, F temperature) {
   const double log_sum = std::log(sum);
-  const double log_prob = (static_cast<double>(logit) - static_cast<double>(max)) / static_cast<double>(temperature) - log_sum;
+  const double log_prob =
+      (static_cast<double>(logit) - static_cast<double>(max)) / static_cast<double>(temperature) - log_sum;
   const double entropy = log_sum - weighted / sum;
   return {max, static_cast<F>(log_sum), static_cast<F>(log_prob), static_cast<F>(entropy > 0 ? entropy : 0)};
 }
 
 // One element of du without the one-hot part. log_p is held above -87 so that 0 * -inf cannot arise; p is 0 there.
-ARCHER_INLINE float gradient_element(float logit, float max, float inverse, float log_sum, float entropy, float g_over_t,
-                                     float b_over_t) {
+ARCHER_INLINE float gradient_element(float logit, float max, float inverse, float log_sum, float entropy,
+                                     float g_over_t, float b_over_t) {
   const float z = (logit - max) * inverse - log_sum;
   const float log_p = z < -100.0f ? -100.0f : z;
   return exp_nonpositive(log_p) * (b_over_t * (log_p + entropy) - g_over_t);
@@ -119,7 +120,8 @@ void softmax_row_backward(const float* logits_V, int64_t vocabulary, int64_t id,
   const float inverse = 1.0f / temperature, max = row.max, log_sum = row.log_sum, entropy = row.entropy;
   const float g = grad_log_prob * inverse, b = entropy_weight * inverse;
 #pragma omp simd
-  for (int64_t v = 0; v < vocabulary; ++v) grad_V[v] = gradient_element(logits_V[v], max, inverse, log_sum, entropy, g, b);
+  for (int64_t v = 0; v < vocabulary; ++v)
+    grad_V[v] = gradient_element(logits_V[v], max, inverse, log_sum, entropy, g, b);
   grad_V[id] += g;
 }
 
@@ -136,7 +138,8 @@ void softmax_row_backward(const double* logits_V, int64_t vocabulary, int64_t id
 
 ARCHER_CLONES
 void softmax_row_backward_bf16(const float* logits_V, int64_t vocabulary, int64_t id, float temperature,
-                               const SoftmaxRow<float>& row, float grad_log_prob, float entropy_weight, uint16_t* grad_V) {
+                               const SoftmaxRow<float>& row, float grad_log_prob, float entropy_weight,
+                               uint16_t* grad_V) {
   const float inverse = 1.0f / temperature, max = row.max, log_sum = row.log_sum, entropy = row.entropy;
   const float g = grad_log_prob * inverse, b = entropy_weight * inverse;
 #pragma omp simd

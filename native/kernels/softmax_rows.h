@@ -2,9 +2,9 @@
 // Legend: u_V undivided logits of one row, T the temperature, z = u / T, p = softmax(z).
 //   logp = z_id - logsumexp(z);  H = logsumexp(z) - sum_v p_v z_v  (nats)
 //   du_v = (1/T) (g ([v = id] - p_v) + b p_v (log p_v + H))  for dL/dlogp = g, dL/dH = -b
-// A logit of -inf has probability 0 and adds nothing to H or to the gradient. NaN or +inf anywhere, or nothing but -inf,
-// makes every field NaN. float: sums run in float32 within blocks and float64 across them, so that a row of 150,000
-// logits keeps about 1e-7. Callers share rows out among threads; a row's result depends on nothing else.
+// A logit of -inf has probability 0 and adds nothing to H or to the gradient. NaN or +inf anywhere, or nothing but
+// -inf, makes every field NaN. float: sums run in float32 within blocks and float64 across them, so that a row of
+// 150,000 logits keeps about 1e-7. Callers share rows out among threads; a row's result depends on nothing else.
 #pragma once
 #include <cstdint>
 
@@ -29,6 +29,7 @@ void softmax_row_backward(const double* logits_V, int64_t vocabulary, int64_t id
 
 // The same, rounded to bfloat16 (nearest, ties to even), as bit patterns.
 void softmax_row_backward_bf16(const float* logits_V, int64_t vocabulary, int64_t id, float temperature,
-                               const SoftmaxRow<float>& row, float grad_log_prob, float entropy_weight, uint16_t* grad_V);
+                               const SoftmaxRow<float>& row, float grad_log_prob, float entropy_weight,
+                               uint16_t* grad_V);
 
 }  // namespace archer

@@ -36,13 +36,15 @@ void check_matrices(const at::Tensor& hidden_TH, const at::Tensor& head_VH, size
   require(hidden_TH.defined() && hidden_TH.dim() == 2 && hidden_TH.size(0) == static_cast<int64_t>(num_tokens), kShape,
           "hidden has shape " + (hidden_TH.defined() ? shape_text(hidden_TH) : "(undefined)") + ", expected [" +
           std::to_string(num_tokens) + ", hidden size].");
-  require(head_VH.defined() && head_VH.dim() == 2 && head_VH.size(0) > 0 && head_VH.size(1) == hidden_TH.size(1), kShape,
-          "head_weight has shape " + (head_VH.defined() ? shape_text(head_VH) : "(undefined)") + ", expected [vocabulary, " +
-          std::to_string(hidden_TH.size(1)) + "].");
+  require(head_VH.defined() && head_VH.dim() == 2 && head_VH.size(0) > 0 && head_VH.size(1) == hidden_TH.size(1),
+          kShape,
+          "head_weight has shape " + (head_VH.defined() ? shape_text(head_VH) : "(undefined)") +
+              ", expected [vocabulary, " + std::to_string(hidden_TH.size(1)) + "].");
   const auto dtype = hidden_TH.scalar_type();
-  require(dtype == head_VH.scalar_type() && (dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble), kShape,
-          std::string("hidden is ") + c10::toString(dtype) + " and head_weight " + c10::toString(head_VH.scalar_type()) +
-          "; both must be float32, bfloat16 or float64.");
+  require(dtype == head_VH.scalar_type() && (dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble),
+          kShape,
+          std::string("hidden is ") + c10::toString(dtype) + " and head_weight " +
+              c10::toString(head_VH.scalar_type()) + "; both must be float32, bfloat16 or float64.");
   require(hidden_TH.is_contiguous() && head_VH.is_contiguous(), kShape, "hidden and head_weight must be contiguous.");
 }
 
@@ -71,7 +73,8 @@ using Rows = std::span<const int64_t>;
 bool is_range(Rows rows) { return rows.empty() || rows.back() - rows.front() + 1 == static_cast<int64_t>(rows.size()); }
 
 at::Tensor index_tensor(Rows rows) {
-  return at::from_blob(const_cast<int64_t*>(rows.data()), {static_cast<int64_t>(rows.size())}, at::TensorOptions().dtype(at::kLong));
+  return at::from_blob(const_cast<int64_t*>(rows.data()), {static_cast<int64_t>(rows.size())},
+                       at::TensorOptions().dtype(at::kLong));
 }
 
 // Rows of a matrix (ascending): a view where they lie together, else a copy.
@@ -118,16 +121,19 @@ class HeadPass {
     });
     for (const int64_t t : rows) {
       if (std::isfinite(log_probs_[t]) && std::isfinite(entropies_[t])) continue;
-      throw ArcherError(kNumeric, std::isnan(log_probs_[t])
-          ? "The logits of token " + std::to_string(t) + " hold NaN or +inf; the hidden state or the head is not finite."
-          : "Token " + std::to_string(t) + " (id " + std::to_string(ids_T_[t]) + ") has probability 0.");
+      throw ArcherError(
+          kNumeric, std::isnan(log_probs_[t])
+                        ? "The logits of token " + std::to_string(t) +
+                              " hold NaN or +inf; the hidden state or the head is not finite."
+                        : "Token " + std::to_string(t) + " (id " + std::to_string(ids_T_[t]) + ") has probability 0.");
     }
   }
 
   // Logits of `rows` again, for a pass 2 that could not keep them.
   void compute_logits(Rows rows) {
     if (control_) control_->check();
-    logits_RV_ = buffer_rows(workspace_.logits, static_cast<int64_t>(rows.size()), vocabulary_, c10::CppTypeToScalarType<F>::value);
+    logits_RV_ = buffer_rows(workspace_.logits, static_cast<int64_t>(rows.size()), vocabulary_,
+                             c10::CppTypeToScalarType<F>::value);
     head_logits(take_rows(hidden_TH_, rows), head_VH_, logits_RV_);
   }
 
@@ -148,12 +154,13 @@ class HeadPass {
         F* row = logits + active_rows[j] * vocabulary_;
         if constexpr (std::is_same_v<F, float>) {
           if (bf16) {
-            softmax_row_backward_bf16(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t], entropy_weight,
-                                      static_cast<uint16_t*>(dlogits_RV.data_ptr()) + j * vocabulary_);
+            softmax_row_backward_bf16(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t],
+                                      entropy_weight, static_cast<uint16_t*>(dlogits_RV.data_ptr()) + j * vocabulary_);
             continue;
           }
         }
-        softmax_row_backward(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t], entropy_weight, row);
+        softmax_row_backward(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t], entropy_weight,
+                             row);
       }
     });
     if (!bf16 && active_rows.back() != num_rows - 1) close_gaps(logits, active_rows);
@@ -164,7 +171,8 @@ class HeadPass {
       at::Tensor target = grad_hidden_TH.narrow(0, active.front(), num_rows);
       head_grad_hidden(dlogits_RV, head_VH_, target);
     } else {
-      at::Tensor grad_RH = buffer_rows(workspace_.grad_hidden, num_rows, hidden_TH_.size(1), c10::CppTypeToScalarType<F>::value);
+      at::Tensor grad_RH =
+          buffer_rows(workspace_.grad_hidden, num_rows, hidden_TH_.size(1), c10::CppTypeToScalarType<F>::value);
       head_grad_hidden(dlogits_RV, head_VH_, grad_RH);
       grad_hidden_TH.index_copy_(0, index_tensor(active), grad_RH.to(grad_hidden_TH.scalar_type()));
     }
@@ -179,8 +187,8 @@ class HeadPass {
     at::parallel_for(0, vocabulary_, 4096, [&](int64_t begin, int64_t end) {
       for (size_t j = 0; j < active_rows.size(); ++j) {
         if (active_rows[j] == static_cast<int64_t>(j)) continue;
-        std::memcpy(matrix + static_cast<int64_t>(j) * vocabulary_ + begin, matrix + active_rows[j] * vocabulary_ + begin,
-                    static_cast<size_t>(end - begin) * sizeof(F));
+        std::memcpy(matrix + static_cast<int64_t>(j) * vocabulary_ + begin,
+                    matrix + active_rows[j] * vocabulary_ + begin, static_cast<size_t>(end - begin) * sizeof(F));
       }
     });
   }
@@ -200,8 +208,8 @@ class HeadPass {
 
 // Cuts rows (tokens in the loss) into segments whose classes can be decided together, each at most a chunk where
 // possible: returns the segments' ends. Whole responses are packed greedily; one longer than a chunk stands alone.
-std::vector<size_t> segment_ends(const std::vector<int64_t>& rows, const std::vector<int32_t>& response_of_token, DecisionUnit unit,
-                                 size_t chunk) {
+std::vector<size_t> segment_ends(const std::vector<int64_t>& rows, const std::vector<int32_t>& response_of_token,
+                                 DecisionUnit unit, size_t chunk) {
   std::vector<size_t> ends;
   const size_t n = rows.size();
   if (unit == DecisionUnit::batch) {
@@ -231,10 +239,12 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
   const bool wants_gradients = grad_head_VH.defined();
   if (wants_gradients) {
     const auto dtype = hidden_TH.scalar_type();
-    check_gradient("grad_head", grad_head_VH, head_VH, grad_head_VH.scalar_type() == c10::CppTypeToScalarType<F>::value);
+    check_gradient("grad_head", grad_head_VH, head_VH,
+                   grad_head_VH.scalar_type() == c10::CppTypeToScalarType<F>::value);
     if (grad_hidden_TH.defined()) {
       const auto given = grad_hidden_TH.scalar_type();
-      check_gradient("grad_hidden", grad_hidden_TH, hidden_TH, given == dtype || (given == at::kFloat && dtype == at::kBFloat16));
+      check_gradient("grad_hidden", grad_hidden_TH, hidden_TH,
+                     given == dtype || (given == at::kFloat && dtype == at::kBFloat16));
       grad_hidden_TH.zero_();
     } else {
       grad_hidden_TH = at::zeros_like(hidden_TH);
@@ -246,7 +256,8 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
   pass.check_ids(rows);
   const auto chunk = static_cast<size_t>(pass.chunk());
   const auto for_chunks = [&](Rows all, auto body) {
-    for (size_t begin = 0; begin < all.size(); begin += chunk) body(all.subspan(begin, std::min(chunk, all.size() - begin)));
+    for (size_t begin = 0; begin < all.size(); begin += chunk)
+      body(all.subspan(begin, std::min(chunk, all.size() - begin)));
   };
 
   size_t begin = 0;
@@ -294,7 +305,8 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
 
 template <typename F>
 TokenScores score_tokens_impl(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T,
-                              double temperature, const JobControl* control, int64_t chunk_tokens, LossWorkspace& workspace) {
+                              double temperature, const JobControl* control, int64_t chunk_tokens,
+                              LossWorkspace& workspace) {
   HeadPass<F> pass(hidden_TH, head_VH, ids_T, temperature, chunk_tokens, control, workspace);
   std::vector<int64_t> rows(ids_T.size());
   for (size_t t = 0; t < rows.size(); ++t) rows[t] = static_cast<int64_t>(t);
@@ -315,12 +327,15 @@ FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
   LossWorkspace own;
   LossWorkspace& buffers = workspace ? *workspace : own;
   return hidden_TH.defined() && hidden_TH.scalar_type() == at::kDouble
-             ? fused_loss_impl<double>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control, buffers)
-             : fused_loss_impl<float>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control, buffers);
+             ? fused_loss_impl<double>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control,
+                                       buffers)
+             : fused_loss_impl<float>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control,
+                                      buffers);
 }
 
 TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T,
-                         double temperature, const JobControl* control, int64_t chunk_tokens, LossWorkspace* workspace) {
+                         double temperature, const JobControl* control, int64_t chunk_tokens,
+                         LossWorkspace* workspace) {
   const c10::NoGradGuard no_grad;
   require(temperature > 0.0 && std::isfinite(temperature), kConfig, "temperature is " + std::to_string(temperature) +
           "; scoring needs one above 0.");

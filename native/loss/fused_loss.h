@@ -34,7 +34,7 @@ struct LossWorkspace {
 };
 
 // hidden_TH and head_VH: both float32, bfloat16 (logits and reductions in float32) or float64, contiguous, on the CPU.
-// grad_head_VH: float32 (float64 for float64 inputs); the gradient is added to it. Undefined: no gradients are computed.
+// grad_head_VH: float32 (float64 for float64 inputs); the gradient is added to it. Undefined: no gradients at all.
 // grad_hidden_TH: overwritten, allocated where undefined, of hidden_TH's dtype (or float32 for bfloat16 hidden states).
 // Throws ARCHER_E_CONFIG, ARCHER_E_SHAPE (naming the field), ARCHER_E_NUMERIC (naming the token: NaN or +inf in its
 // logits, or a sampled id of probability 0) or ARCHER_E_ABORTED; the gradients are then partly written.
@@ -48,7 +48,7 @@ struct TokenScores {
 };
 
 // Log-probabilities and entropies of the softmax of the logits / temperature, for old and reference log-probabilities.
-// The values are those of fused_loss, bit for bit where the rows of a chunk are the same. chunk_tokens: see LossOptions.
+// The values are those of fused_loss, bit for bit where a chunk holds the same rows. chunk_tokens: see LossOptions.
 TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T,
                          double temperature, const JobControl* control = nullptr, int64_t chunk_tokens = 0,
                          LossWorkspace* workspace = nullptr);

@@ -34,7 +34,8 @@ int size32(const at::Tensor& tensor, int dim) {
 }
 
 void require_contiguous(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
-  require(a.is_contiguous() && b.is_contiguous() && c.is_contiguous(), kInternal, "the head's products need contiguous tensors");
+  require(a.is_contiguous() && b.is_contiguous() && c.is_contiguous(), kInternal,
+          "the head's products need contiguous tensors");
 }
 
 // body(first id, number of ids)
@@ -56,8 +57,8 @@ void head_logits(const at::Tensor& hidden_RH, const at::Tensor& head_VH, at::Ten
     const int rows = size32(hidden_RH, 0), hidden = size32(hidden_RH, 1), vocabulary = size32(head_VH, 0);
     float* logits = logits_RV.data_ptr<float>();
     for_vocabulary_blocks(vocabulary, kLogitsBlock, [&](int64_t v, int64_t n) {
-      cblas_gemm_bf16bf16f32(kRowMajor, kNoTrans, kTrans, rows, static_cast<int>(n), hidden, 1.0f, bits(hidden_RH), hidden,
-                             bits(head_VH) + v * hidden, hidden, 0.0f, logits + v, vocabulary);
+      cblas_gemm_bf16bf16f32(kRowMajor, kNoTrans, kTrans, rows, static_cast<int>(n), hidden, 1.0f, bits(hidden_RH),
+                             hidden, bits(head_VH) + v * hidden, hidden, 0.0f, logits + v, vocabulary);
     });
   } else {
     const at::Tensor hidden = hidden_RH.to(at::kFloat);

@@ -20,7 +20,8 @@ at::Tensor tensor_of(std::span<const V> values, at::ScalarType dtype) {
 }
 
 // One threshold per response, by a full sort.
-std::vector<double> sorted_quantiles(const std::vector<double>& entropies, const LossBatch& batch, const LossOptions& options) {
+std::vector<double> sorted_quantiles(const std::vector<double>& entropies, const LossBatch& batch,
+                                     const LossOptions& options) {
   std::map<int64_t, std::vector<double>> pools;
   std::vector<int64_t> key_of_response;
   size_t t = 0;
@@ -55,7 +56,8 @@ NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
                            const LossOptions& options) {
   const int64_t num_tokens = hidden_TH.size(0), num_responses = static_cast<int64_t>(batch.lengths.size());
   const at::ScalarType real = hidden_TH.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor hidden = hidden_TH.detach().clone().requires_grad_(), head = head_VH.detach().clone().requires_grad_();
+  const at::Tensor hidden = hidden_TH.detach().clone().requires_grad_(),
+                   head = head_VH.detach().clone().requires_grad_();
 
   const at::Tensor logits_TV = at::linear(hidden, head).to(real) / options.temperature;
   const at::Tensor log_softmax_TV = at::log_softmax(logits_TV, -1);
@@ -73,8 +75,11 @@ NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
   response_NT = response_NT * mask;
 
   const at::Tensor basis =
-      (options.entropy_source == EntropySource::rollout ? tensor_of(batch.old_entropies, at::kDouble) : entropy.detach())
-          .to(at::kFloat).to(at::kDouble).contiguous();
+      (options.entropy_source == EntropySource::rollout ? tensor_of(batch.old_entropies, at::kDouble)
+                                                        : entropy.detach())
+          .to(at::kFloat)
+          .to(at::kDouble)
+          .contiguous();
   const std::vector<double> basis_values(basis.data_ptr<double>(), basis.data_ptr<double>() + num_tokens);
   const std::vector<double> thresholds = batch.thresholds.empty()
       ? sorted_quantiles(basis_values, batch, options)
@@ -83,17 +88,21 @@ NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
   for (size_t i = 0, t = 0; i < thresholds.size(); ++i) {
     for (int32_t k = 0; k < batch.lengths[i]; ++k, ++t) {
       if (!batch.loss_mask[t]) continue;
-      classes[t] = options.entropy_tie == EntropyTie::gt ? basis_values[t] > thresholds[i] : basis_values[t] >= thresholds[i];
+      classes[t] =
+          options.entropy_tie == EntropyTie::gt ? basis_values[t] > thresholds[i] : basis_values[t] >= thresholds[i];
     }
   }
   const at::Tensor class_T = at::tensor(classes, at::kLong);
   const at::Tensor is_knowledge = class_T.eq(kKnowledge).to(real), is_reasoning = class_T.eq(kReasoning).to(real);
-  const auto by_class = [&](double knowledge, double reasoning) { return is_knowledge * knowledge + is_reasoning * reasoning; };
+  const auto by_class = [&](double knowledge, double reasoning) {
+    return is_knowledge * knowledge + is_reasoning * reasoning;
+  };
 
   const at::Tensor advantage = at::mv(spread_TN, tensor_of(batch.advantages, real));
   const at::Tensor ratio = at::exp(at::clamp(log_prob - tensor_of(batch.old_log_probs, real), -20.0, 20.0));
-  const at::Tensor clipped = at::minimum(at::maximum(ratio, 1.0 - by_class(options.knowledge().clip_low, options.reasoning().clip_low)),
-                                         1.0 + by_class(options.knowledge().clip_high, options.reasoning().clip_high));
+  const at::Tensor clipped =
+      at::minimum(at::maximum(ratio, 1.0 - by_class(options.knowledge().clip_low, options.reasoning().clip_low)),
+                  1.0 + by_class(options.knowledge().clip_high, options.reasoning().clip_high));
   at::Tensor pg = at::maximum(-advantage * ratio, -advantage * clipped);
   if (options.clip_ratio_c > 0) {
     pg = at::where(advantage < 0, at::minimum(pg, -advantage * options.clip_ratio_c), pg);
@@ -132,7 +141,8 @@ NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
     return (at::mv(own_NT, kl) / own_NT.sum(1).clamp_min(1)).sum() / batch.denominators.sequences;
   };
   at::Tensor loss = aggregate(pg - options.entropy_coeff * entropy);
-  loss = loss + (options.kl_normalizer == KlNormalizer::shared ? aggregate(kl) : class_mean(is_knowledge) + class_mean(is_reasoning));
+  loss = loss + (options.kl_normalizer == KlNormalizer::shared ? aggregate(kl)
+                                                               : class_mean(is_knowledge) + class_mean(is_reasoning));
   loss.backward();
   return {loss.detach(), log_prob.detach(), entropy.detach(), class_T, hidden.grad(), head.grad()};
 }

@@ -1,5 +1,5 @@
-// The slow, plain reference that tests and the gradient check hold fused_loss against: full logits, log_softmax, one ATen
-// operation after another, gradients by ATen's autograd. Nothing here is shared with token_math.h or the kernels.
+// The slow, plain reference that tests and the gradient check hold fused_loss against: full logits, log_softmax, one
+// ATen operation after another, gradients by ATen's autograd. Nothing here is shared with token_math.h or the kernels.
 // Legend: T tokens, N responses, H hidden size, V vocabulary.
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -17,8 +17,8 @@ struct NaiveLossResult {
   at::Tensor grad_head_VH;    // dtype of head_VH
 };
 
-// Same batch, options and definitions as fused_loss. bfloat16 inputs give bfloat16 logits, which are then cast to float32,
-// as training frameworks do. Masked tokens must hold finite values here.
+// Same batch, options and definitions as fused_loss. bfloat16 inputs give bfloat16 logits, which are then cast to
+// float32, as training frameworks do. Masked tokens must hold finite values here.
 NaiveLossResult naive_loss(const at::Tensor& hidden_TH, const at::Tensor& head_VH, const LossBatch& batch,
                            const LossOptions& options);
 

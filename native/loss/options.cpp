@@ -27,7 +27,8 @@ E from_name(const char* option, std::string_view name, std::initializer_list<std
     if (candidate == hyphenated) return value;
     names += (names.empty() ? "" : ", ") + std::string(spelling);
   }
-  throw ArcherError(kConfig, std::string(option) + " is \"" + std::string(name) + "\"; it must be one of " + names + ".");
+  throw ArcherError(kConfig,
+                    std::string(option) + " is \"" + std::string(name) + "\"; it must be one of " + names + ".");
 }
 
 }  // namespace
@@ -39,22 +40,27 @@ void LossOptions::validate() const {
     const ClassOptions& options = classes[c];
     require(options.clip_low >= 0.0 && options.clip_low <= 1.0, kConfig,
             "The lower clip radius of " + name + " is " + text(options.clip_low) + "; it must lie in [0, 1].");
-    require(options.clip_high >= 0.0 && std::isfinite(options.clip_high), kConfig,
-            "The upper clip radius of " + name + " is " + text(options.clip_high) + "; it must be 0 or more and finite.");
+    require(
+        options.clip_high >= 0.0 && std::isfinite(options.clip_high), kConfig,
+        "The upper clip radius of " + name + " is " + text(options.clip_high) + "; it must be 0 or more and finite.");
     require(options.kl_coef >= 0.0 && std::isfinite(options.kl_coef), kConfig,
             "The KL coefficient of " + name + " is " + text(options.kl_coef) + "; it must be 0 or more and finite.");
   }
   require(clip_ratio_c == 0.0 || (clip_ratio_c > 1.0 && std::isfinite(clip_ratio_c)), kConfig,
           "clip_ratio_c is " + text(clip_ratio_c) + "; it must be above 1, or 0 for no dual clip.");
-  require(kl_normalizer == KlNormalizer::shared || loss_agg_mode == LossAggMode::seq_mean_token_mean, kConfig,
-          "kl_normalizer per-class needs loss_agg_mode seq-mean-token-mean: the number of tokens of a class in a whole "
-          "mini-batch is not known before the entropies of all its tokens. Use kl_normalizer shared with the other modes.");
-  require(loss_agg_mode != LossAggMode::seq_mean_token_sum_norm || (loss_norm_length > 0.0 && std::isfinite(loss_norm_length)),
-          kConfig, "loss_agg_mode seq-mean-token-sum-norm divides by a constant length, but loss_norm_length is " +
-          text(loss_norm_length) + "; give a number of tokens above 0, such as the longest response allowed.");
+  require(
+      kl_normalizer == KlNormalizer::shared || loss_agg_mode == LossAggMode::seq_mean_token_mean, kConfig,
+      "kl_normalizer per-class needs loss_agg_mode seq-mean-token-mean: the number of tokens of a class in a whole "
+      "mini-batch is not known before the entropies of all its tokens. Use kl_normalizer shared with the other modes.");
+  require(loss_agg_mode != LossAggMode::seq_mean_token_sum_norm ||
+              (loss_norm_length > 0.0 && std::isfinite(loss_norm_length)),
+          kConfig,
+          "loss_agg_mode seq-mean-token-sum-norm divides by a constant length, but loss_norm_length is " +
+              text(loss_norm_length) + "; give a number of tokens above 0, such as the longest response allowed.");
   require(std::isfinite(entropy_coeff), kConfig, "entropy_coeff is " + text(entropy_coeff) + "; it must be finite.");
-  require(temperature > 0.0 && std::isfinite(temperature), kConfig,
-          "temperature is " + text(temperature) + "; training needs one above 0 (greedy decoding is for evaluation only).");
+  require(
+      temperature > 0.0 && std::isfinite(temperature), kConfig,
+      "temperature is " + text(temperature) + "; training needs one above 0 (greedy decoding is for evaluation only).");
   require(chunk_tokens >= 0, kConfig, "chunk_tokens is " + std::to_string(chunk_tokens) +
           "; it must be a number of rows above 0, or 0 for an automatic choice.");
 }

@@ -8,11 +8,11 @@
 
 namespace archer {
 
-enum class EntropyTie { gt, ge };              // reasoning iff H > q (reference code), or H >= q (paper)
-enum class EntropySource { current, rollout };  // H of the policy being trained (reference), or of the sampling one (paper)
+enum class EntropyTie { gt, ge };  // reasoning iff H > q (reference code), or H >= q (paper)
+enum class EntropySource { current, rollout };  // H of the policy in training (reference) or of the sampling one (paper)
 enum class EntropyScope { response, group, batch };
 enum class LossAggMode { token_mean, seq_mean_token_mean, seq_mean_token_sum, seq_mean_token_sum_norm, token_sum };
-enum class KlNormalizer { shared, per_class };  // one denominator with pg (paper), or one per response and class (reference)
+enum class KlNormalizer { shared, per_class };  // pg's denominator (paper), or one per response and class (reference)
 
 // Index of a token's class in every per-class array; kNotInLoss marks tokens that the loss leaves out.
 inline constexpr uint8_t kKnowledge = 0, kReasoning = 1, kNotInLoss = 255;
@@ -49,7 +49,7 @@ struct LossOptions {
   void validate() const;
 };
 
-// Both spellings of a word are read: token-mean and token_mean. Unknown names throw ARCHER_E_CONFIG with the known ones.
+// Both spellings are read: token-mean and token_mean. Unknown names throw ARCHER_E_CONFIG with the known ones.
 EntropyTie entropy_tie_from_name(std::string_view name);
 EntropySource entropy_source_from_name(std::string_view name);
 EntropyScope entropy_scope_from_name(std::string_view name);

@@ -15,11 +15,13 @@ namespace {
 void check_sizes(size_t num_entropies, size_t num_mask, std::span<const int32_t> lengths_N) {
   int64_t num_tokens = 0;
   for (size_t i = 0; i < lengths_N.size(); ++i) {
-    require(lengths_N[i] >= 0, kShape, "lengths[" + std::to_string(i) + "] is " + std::to_string(lengths_N[i]) + ", below 0.");
+    require(lengths_N[i] >= 0, kShape,
+            "lengths[" + std::to_string(i) + "] is " + std::to_string(lengths_N[i]) + ", below 0.");
     num_tokens += lengths_N[i];
   }
-  require(static_cast<int64_t>(num_entropies) == num_tokens, kShape, "entropies holds " + std::to_string(num_entropies) +
-          " values, but the lengths sum to " + std::to_string(num_tokens) + ".");
+  require(static_cast<int64_t>(num_entropies) == num_tokens, kShape,
+          "entropies holds " + std::to_string(num_entropies) + " values, but the lengths sum to " +
+              std::to_string(num_tokens) + ".");
   require(static_cast<int64_t>(num_mask) == num_tokens, kShape, "loss_mask holds " + std::to_string(num_mask) +
           " values, but the lengths sum to " + std::to_string(num_tokens) + ".");
 }
@@ -43,8 +45,8 @@ double entropy_quantile(std::span<float> values, double rho) {
 
 template <typename F>
 std::vector<double> class_thresholds(std::span<const F> entropies_T, std::span<const uint8_t> loss_mask_T,
-                                     std::span<const int32_t> lengths_N, std::span<const int32_t> group_ids_N, double rho,
-                                     EntropyScope scope) {
+                                     std::span<const int32_t> lengths_N, std::span<const int32_t> group_ids_N,
+                                     double rho, EntropyScope scope) {
   check_sizes(entropies_T.size(), loss_mask_T.size(), lengths_N);
   require(scope != EntropyScope::group || group_ids_N.size() == lengths_N.size(), kShape,
           "group_ids holds " + std::to_string(group_ids_N.size()) + " values for " + std::to_string(lengths_N.size()) +
@@ -60,7 +62,8 @@ std::vector<double> class_thresholds(std::span<const F> entropies_T, std::span<c
   for (size_t i = 0; i < num_responses; ++i) {
     size_t pool = 0;
     if (scope == EntropyScope::response) pool = i;
-    if (scope == EntropyScope::group) pool = pool_of_group.try_emplace(group_ids_N[i], pool_of_group.size()).first->second;
+    if (scope == EntropyScope::group)
+      pool = pool_of_group.try_emplace(group_ids_N[i], pool_of_group.size()).first->second;
     if (pool >= pools.size()) pools.resize(pool + 1);
     pool_of_response[i] = pool;
     for (const size_t end = token + static_cast<size_t>(lengths_N[i]); token < end; ++token) {
@@ -99,7 +102,8 @@ std::vector<uint8_t> classify_tokens(std::span<const F> entropies_T, std::span<c
     for (const size_t end = token + static_cast<size_t>(lengths_N[i]); token < end; ++token) {
       if (loss_mask_T[token] == 0) continue;
       if (std::isnan(thresholds_N[i])) {
-        throw ArcherError(kNumeric, "thresholds[" + std::to_string(i) + "] is NaN, but the response has tokens in the loss.");
+        throw ArcherError(kNumeric,
+                          "thresholds[" + std::to_string(i) + "] is NaN, but the response has tokens in the loss.");
       }
       classes[token] = token_class(entropies_T[token], thresholds_N[i], tie);
     }
@@ -118,12 +122,13 @@ TokenClasses token_classes(std::span<const F> entropies_T, std::span<const uint8
   return result;
 }
 
-#define ARCHER_INSTANTIATE(F)                                                                                              \
-  template std::vector<double> class_thresholds<F>(std::span<const F>, std::span<const uint8_t>, std::span<const int32_t>, \
-                                                   std::span<const int32_t>, double, EntropyScope);                        \
-  template std::vector<uint8_t> classify_tokens<F>(std::span<const F>, std::span<const uint8_t>,                           \
-                                                   std::span<const int32_t>, std::span<const double>, EntropyTie);         \
-  template TokenClasses token_classes<F>(std::span<const F>, std::span<const uint8_t>, std::span<const int32_t>,           \
+#define ARCHER_INSTANTIATE(F)                                                                                      \
+  template std::vector<double> class_thresholds<F>(std::span<const F>, std::span<const uint8_t>,                   \
+                                                   std::span<const int32_t>, std::span<const int32_t>, double,     \
+                                                   EntropyScope);                                                  \
+  template std::vector<uint8_t> classify_tokens<F>(std::span<const F>, std::span<const uint8_t>,                   \
+                                                   std::span<const int32_t>, std::span<const double>, EntropyTie); \
+  template TokenClasses token_classes<F>(std::span<const F>, std::span<const uint8_t>, std::span<const int32_t>,   \
                                          std::span<const int32_t>, const LossOptions&);
 ARCHER_INSTANTIATE(float)
 ARCHER_INSTANTIATE(double)

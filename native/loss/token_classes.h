@@ -1,7 +1,7 @@
-// The class of a token (archer.md section 2): knowledge where its entropy lies below the rho-quantile q of the entropies
-// around it, reasoning above. Scopes: one q per response, per group (the responses of one prompt) or per batch.
-// Arithmetic so that two correct programs agree: H rounded to float32; position rho (n - 1) in float64, snapped to an
-// integer within 1e-9; linear interpolation and comparison in float64. Only tokens in the loss count.
+// The class of a token (archer.md section 2): knowledge where its entropy lies below the rho-quantile q of the
+// entropies around it, reasoning above. Scopes: one q per response, per group (the responses of one prompt) or per
+// batch. Arithmetic so that two correct programs agree: H rounded to float32; position rho (n - 1) in float64, snapped
+// to an integer within 1e-9; linear interpolation and comparison in float64. Only tokens in the loss count.
 // Legend: T tokens of all responses end to end, N responses.
 #pragma once
 #include <cstdint>
@@ -21,8 +21,8 @@ double entropy_quantile(std::span<float> values, double rho);
 // the thresholds to every micro-batch.
 template <typename F>
 std::vector<double> class_thresholds(std::span<const F> entropies_T, std::span<const uint8_t> loss_mask_T,
-                                     std::span<const int32_t> lengths_N, std::span<const int32_t> group_ids_N, double rho,
-                                     EntropyScope scope);
+                                     std::span<const int32_t> lengths_N, std::span<const int32_t> group_ids_N,
+                                     double rho, EntropyScope scope);
 
 // The class of one token in the loss, against its response's threshold.
 template <typename F>
@@ -34,7 +34,8 @@ uint8_t token_class(F entropy, double threshold, EntropyTie tie) {
 // kKnowledge, kReasoning or kNotInLoss per token, from thresholds_N that are given.
 template <typename F>
 std::vector<uint8_t> classify_tokens(std::span<const F> entropies_T, std::span<const uint8_t> loss_mask_T,
-                                     std::span<const int32_t> lengths_N, std::span<const double> thresholds_N, EntropyTie tie);
+                                     std::span<const int32_t> lengths_N, std::span<const double> thresholds_N,
+                                     EntropyTie tie);
 
 struct TokenClasses {
   std::vector<uint8_t> classes;    // [T]

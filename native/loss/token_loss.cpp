@@ -107,8 +107,9 @@ void TokenLossEvaluator<F>::validate_batch() {
             "The lengths sum to more than the " + std::to_string(num_tokens) + " tokens of loss_mask.");
     response_of_token_.insert(response_of_token_.end(), static_cast<size_t>(length), static_cast<int32_t>(i));
   }
-  require(response_of_token_.size() == num_tokens, kShape, "The lengths sum to " +
-          std::to_string(response_of_token_.size()) + ", but loss_mask holds " + std::to_string(num_tokens) + " tokens.");
+  require(response_of_token_.size() == num_tokens, kShape,
+          "The lengths sum to " + std::to_string(response_of_token_.size()) + ", but loss_mask holds " +
+              std::to_string(num_tokens) + " tokens.");
   check_size("old_log_probs", batch_.old_log_probs.size(), num_tokens, "token");
   check_size("advantages", batch_.advantages.size(), num_responses, "response");
   const bool from_rollout = options_.entropy_source == EntropySource::rollout;
@@ -156,10 +157,11 @@ void TokenLossEvaluator<F>::validate_batch() {
           std::to_string(loss_rows_.size()) + " tokens in the loss; it must count the whole mini-batch.");
   // A micro-batch cannot know the quantile of its mini-batch; using its own would make the loss depend on the split.
   require(!own_thresholds || options_.entropy_scope == EntropyScope::response ||
-          whole.loss_tokens == static_cast<double>(loss_rows_.size()), kShape,
+              whole.loss_tokens == static_cast<double>(loss_rows_.size()),
+          kShape,
           "entropy_scope group and batch need thresholds computed over the whole mini-batch (" +
-          std::to_string(static_cast<int64_t>(whole.loss_tokens)) + " tokens in the loss) when a micro-batch holds only " +
-          std::to_string(loss_rows_.size()) + " of them.");
+              std::to_string(static_cast<int64_t>(whole.loss_tokens)) +
+              " tokens in the loss) when a micro-batch holds only " + std::to_string(loss_rows_.size()) + " of them.");
 }
 
 template <typename F>
@@ -170,12 +172,13 @@ void TokenLossEvaluator<F>::set_classes(int64_t begin, int64_t end, const F* ent
     // Lengths of the responses within [begin, end): evaluate() may leave out masked tokens at both ends.
     std::vector<int32_t> lengths(static_cast<size_t>(last - first + 1), 0);
     for (int64_t t = begin; t < end; ++t) ++lengths[static_cast<size_t>(response_of_token_[t] - first)];
-    const auto group_ids = batch_.group_ids.empty() ? batch_.group_ids
-                                                    : batch_.group_ids.subspan(static_cast<size_t>(first), lengths.size());
+    const auto group_ids = batch_.group_ids.empty()
+                               ? batch_.group_ids
+                               : batch_.group_ids.subspan(static_cast<size_t>(first), lengths.size());
     const auto size = static_cast<size_t>(end - begin);
-    const std::vector<double> own =
-        class_thresholds(std::span<const F>(entropies, size), batch_.loss_mask.subspan(static_cast<size_t>(begin), size),
-                         std::span<const int32_t>(lengths), group_ids, options_.rho, options_.entropy_scope);
+    const std::vector<double> own = class_thresholds(
+        std::span<const F>(entropies, size), batch_.loss_mask.subspan(static_cast<size_t>(begin), size),
+        std::span<const int32_t>(lengths), group_ids, options_.rho, options_.entropy_scope);
     std::copy(own.begin(), own.end(), result_.thresholds.begin() + first);
   }
   for (int64_t t = begin; t < end; ++t) {

@@ -1,6 +1,7 @@
 // From per-token log-probabilities and entropies to the loss and its derivatives (archer.md sections 2-5):
 //   L = sum_t w_pg (pg_t - alpha H_t) + w_kl beta_class kl_t
-// Every weight holds the denominators of the whole mini-batch, so that losses, derivatives and sums of micro-batches add up.
+// Every weight holds the denominators of the whole mini-batch, so that losses, derivatives and sums of micro-batches
+// add up.
 // Legend: T response tokens of this micro-batch end to end, N responses; tokens whose loss_mask is 0 are never read.
 #pragma once
 #include <cstdint>
@@ -26,7 +27,7 @@ struct LossBatch {
   std::span<const uint8_t> loss_mask;       // [T], 0 = not in the loss
   std::span<const double> old_log_probs;    // [T], of the policy before the update
   std::span<const double> old_entropies;    // [T], read for entropy_source rollout
-  std::span<const double> ref_log_probs;    // [T], needed where a KL coefficient is not 0; may be given for the KL metric
+  std::span<const double> ref_log_probs;  // [T], needed where a KL coefficient is not 0; may be given for the KL metric
   std::span<const double> advantages;       // [N]
   std::span<const double> thresholds;       // [N] or empty: class thresholds of class_thresholds(), instead of own ones
   Denominators denominators;
@@ -63,8 +64,8 @@ struct TokenLossResult {
   LossSums sums;
 };
 
-// How much of a batch must be seen at once: a class depends on the entropies that share its threshold, and a per-class KL
-// on the number of tokens of the class in the response.
+// How much of a batch must be seen at once: a class depends on the entropies that share its threshold, and a per-class
+// KL on the number of tokens of the class in the response.
 enum class DecisionUnit { token, response, batch };
 
 // The same, fed piece by piece while the log-probabilities are being made (fused_loss). F is the arithmetic of the

@@ -31,7 +31,8 @@ struct PolicyTerm {
 };
 
 template <typename F>
-ARCHER_HOST_DEVICE inline PolicyTerm<F> policy_term(F log_prob, F old_log_prob, F advantage, const ClipEdges<F>& edges) {
+ARCHER_HOST_DEVICE inline PolicyTerm<F> policy_term(F log_prob, F old_log_prob, F advantage,
+                                                    const ClipEdges<F>& edges) {
   const F log_ratio = log_prob - old_log_prob;
   const bool out_of_range = log_ratio > F(20) || log_ratio < F(-20);
   const F ratio = std::exp(log_ratio > F(20) ? F(20) : log_ratio < F(-20) ? F(-20) : log_ratio);
@@ -61,8 +62,8 @@ struct KlTerm {
   F grad;  // d value / d logp
 };
 
-// The clamps of k3: its argument d = logp_ref - logp to +-20 and its value to +-10; the gradient is 0 where a clamp acts,
-// which leaves d in about (-11.0, 2.611): there e^d - d - 1 <= 10. The other estimators have no clamps.
+// The clamps of k3: its argument d = logp_ref - logp to +-20 and its value to +-10; the gradient is 0 where a clamp
+// acts, which leaves d in about (-11.0, 2.611): there e^d - d - 1 <= 10. The other estimators have no clamps.
 template <typename F>
 ARCHER_HOST_DEVICE inline KlTerm<F> kl_term(F log_prob, F ref_log_prob, KlType type) {
   const F difference = log_prob - ref_log_prob;

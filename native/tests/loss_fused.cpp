@@ -1,7 +1,7 @@
 // fused_loss against ATen's autograd on full logits (naive_loss), central differences, and itself in other splits and
-// chunks; score_tokens against both. Awkward rows throughout: A = 0, both clip edges, the dual clip, log-ratios beyond 20,
-// one-token, empty and masked responses, ties, vocabularies that no vector width divides. Prints the errors it measured.
-// Relative error = ||a - b|| / ||b|| per tensor.
+// chunks; score_tokens against both. Awkward rows throughout: A = 0, both clip edges, the dual clip, log-ratios beyond
+// 20, one-token, empty and masked responses, ties, vocabularies that no vector width divides. Prints the errors it
+// measured. Relative error = ||a - b|| / ||b|| per tensor.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -31,7 +31,9 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) {
   return (a.to(at::kDouble) - b.to(at::kDouble)).norm().item<double>() / std::max(norm, kNoGradientNeeded);
 }
 
-at::Tensor tensor_of(const std::vector<double>& values) { return at::tensor(at::ArrayRef<double>(values), at::kDouble); }
+at::Tensor tensor_of(const std::vector<double>& values) {
+  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
+}
 
 struct Case {
   at::Tensor hidden, head;  // float64
@@ -42,7 +44,8 @@ struct Case {
   Denominators denominators;
 
   LossBatch view() const {
-    return {ids, lengths, group_ids, mask, old_log_probs, old_entropies, ref_log_probs, advantages, thresholds, denominators};
+    return {ids,           lengths,       group_ids,  mask,       old_log_probs,
+            old_entropies, ref_log_probs, advantages, thresholds, denominators};
   }
 };
 
@@ -97,7 +100,8 @@ struct Outcome {
 Outcome run(const Case& c, const LossOptions& options, at::ScalarType dtype = at::kDouble) {
   Outcome outcome;
   const at::Tensor hidden = c.hidden.to(dtype), head = c.head.to(dtype);
-  outcome.grad_head = at::zeros(head.sizes(), at::TensorOptions().dtype(dtype == at::kDouble ? at::kDouble : at::kFloat));
+  outcome.grad_head =
+      at::zeros(head.sizes(), at::TensorOptions().dtype(dtype == at::kDouble ? at::kDouble : at::kFloat));
   outcome.result = fused_loss(hidden, head, c.view(), options, outcome.grad_hidden, outcome.grad_head);
   return outcome;
 }
@@ -130,9 +134,12 @@ std::vector<Named> option_list() {
                                                 {"abs", KlType::abs}, {"k3+", KlType::k3_plus}};
   for (const auto& [name, type] : kls) add(name, [&](LossOptions& o) { o.kl_type = type; });
   add("no kl", [](LossOptions& o) { o.knowledge().kl_coef = o.reasoning().kl_coef = 0; });
-  const std::pair<const char*, LossAggMode> modes[] = {{"token-mean", LossAggMode::token_mean},
-      {"seq-mean-token-mean", LossAggMode::seq_mean_token_mean}, {"seq-mean-token-sum", LossAggMode::seq_mean_token_sum},
-      {"seq-mean-token-sum-norm", LossAggMode::seq_mean_token_sum_norm}, {"token-sum", LossAggMode::token_sum}};
+  const std::pair<const char*, LossAggMode> modes[] = {
+      {"token-mean", LossAggMode::token_mean},
+      {"seq-mean-token-mean", LossAggMode::seq_mean_token_mean},
+      {"seq-mean-token-sum", LossAggMode::seq_mean_token_sum},
+      {"seq-mean-token-sum-norm", LossAggMode::seq_mean_token_sum_norm},
+      {"token-sum", LossAggMode::token_sum}};
   for (const auto& [name, mode] : modes) add(name, [&](LossOptions& o) { o.loss_agg_mode = mode; });
   for (const auto source : {EntropySource::current, EntropySource::rollout}) {
     for (const auto scope : {EntropyScope::response, EntropyScope::group, EntropyScope::batch}) {
@@ -174,9 +181,11 @@ std::vector<Named> option_list() {
   return list;
 }
 
-void check_close(const std::string& name, const Outcome& fused, const NaiveLossResult& naive, double tolerance, double* worst) {
-  const double errors[] = {std::abs(fused.result.loss - naive.loss.item<double>()) / std::max(1e-12, std::abs(naive.loss.item<double>())),
-                           relative_error(fused.grad_hidden, naive.grad_hidden_TH), relative_error(fused.grad_head, naive.grad_head_VH)};
+void check_close(const std::string& name, const Outcome& fused, const NaiveLossResult& naive, double tolerance,
+                 double* worst) {
+  const double errors[] = {
+      std::abs(fused.result.loss - naive.loss.item<double>()) / std::max(1e-12, std::abs(naive.loss.item<double>())),
+      relative_error(fused.grad_hidden, naive.grad_hidden_TH), relative_error(fused.grad_head, naive.grad_head_VH)};
   for (const double error : errors) {
     if (!(error <= tolerance)) std::printf("%s: %g %g %g\n", name.c_str(), errors[0], errors[1], errors[2]);
     CHECK(error <= tolerance);
@@ -214,11 +223,13 @@ void against_autograd() {
       fixed.thresholds.assign(7, (sorted[gap] + sorted[gap + 1]) / 2);
       fixed.hidden = fixed.hidden.to(at::kFloat);
       fixed.head = fixed.head.to(at::kFloat);
-      const NaiveLossResult naive_double = naive_loss(fixed.hidden.to(at::kDouble), fixed.head.to(at::kDouble), fixed.view(), options);
+      const NaiveLossResult naive_double =
+          naive_loss(fixed.hidden.to(at::kDouble), fixed.head.to(at::kDouble), fixed.view(), options);
       check_close(named.name + " float32", run(fixed, options, at::kFloat), naive_double, 1e-5, &worst_float);
     }
   }
-  std::printf("fused against autograd: worst relative error %.2g (float64), %.2g (float32)\n", worst_double, worst_float);
+  std::printf("fused against autograd: worst relative error %.2g (float64), %.2g (float32)\n", worst_double,
+              worst_float);
 }
 
 void log_probs_and_entropies() {
@@ -229,8 +240,9 @@ void log_probs_and_entropies() {
   const auto largest = [&](const std::vector<double>& values, const at::Tensor& expected) {
     return ((tensor_of(values) - expected).abs() * in_loss).max().item<double>();
   };
-  const double errors[] = {largest(wide.result.log_probs, naive.log_probs), largest(wide.result.entropies, naive.entropies),
-                           largest(narrow.result.log_probs, naive.log_probs), largest(narrow.result.entropies, naive.entropies)};
+  const double errors[] = {
+      largest(wide.result.log_probs, naive.log_probs), largest(wide.result.entropies, naive.entropies),
+      largest(narrow.result.log_probs, naive.log_probs), largest(narrow.result.entropies, naive.entropies)};
   std::printf("logp, H: float64 %.2g %.2g, float32 %.2g %.2g absolute\n", errors[0], errors[1], errors[2], errors[3]);
   CHECK(errors[0] <= 1e-12 && errors[1] <= 1e-12);
   CHECK(errors[2] <= 2e-5 && errors[3] <= 5e-6);  // the float32 GEMM's own rounding at |z| ~ 10 is most of it
@@ -264,8 +276,9 @@ void central_differences() {
       const Outcome at_point = run(c, options);
       at::Tensor& moved = direction == 0 ? c.hidden : c.head;
       const at::Tensor start = moved.clone(), gradient = direction == 0 ? at_point.grad_hidden : at_point.grad_head;
-      const at::Tensor step = gradient / gradient.norm() + 0.2 * at::sin(at::arange(moved.numel(), at::kDouble) * 1.7).view(moved.sizes()) /
-                                                               std::sqrt(static_cast<double>(moved.numel()));
+      const at::Tensor step =
+          gradient / gradient.norm() + 0.2 * at::sin(at::arange(moved.numel(), at::kDouble) * 1.7).view(moved.sizes()) /
+                                           std::sqrt(static_cast<double>(moved.numel()));
       const double expected = (gradient * step).sum().item<double>(), h = 2e-5;
       at::Tensor none, unused;
       const auto loss_at = [&](double distance) {
@@ -288,7 +301,9 @@ Case slice(const Case& c, size_t first, size_t last, const std::vector<double>& 
   for (size_t i = 0; i < last; ++i) (i < first ? begin : end) += c.lengths[i];
   end += begin;
   Case part;
-  const auto cut = [&](auto& to, const auto& from, int64_t a, int64_t b) { to.assign(from.begin() + a, from.begin() + b); };
+  const auto cut = [&](auto& to, const auto& from, int64_t a, int64_t b) {
+    to.assign(from.begin() + a, from.begin() + b);
+  };
   part.hidden = c.hidden.narrow(0, begin, end - begin).contiguous();
   part.head = c.head;
   cut(part.ids, c.ids, begin, end);
@@ -316,9 +331,10 @@ void micro_batches() {
       const auto scored = score_tokens(c.hidden.to(dtype), c.head.to(dtype), c.ids, options.temperature).entropies;
       const auto basis = options.entropy_source == EntropySource::rollout
                              ? std::vector<double>(c.old_entropies.begin(), c.old_entropies.end()) : scored;
-      // As the trainer does it: thresholds of the wider scopes come from the whole mini-batch. In float32 the entropies of
-      // another split differ in the last bit, so a threshold that *is* a token's entropy is moved off it.
-      std::vector<double> thresholds = class_thresholds<double>(basis, c.mask, c.lengths, c.group_ids, options.rho, options.entropy_scope);
+      // As the trainer does it: thresholds of the wider scopes come from the whole mini-batch. In float32 the entropies
+      // of another split differ in the last bit, so a threshold that *is* a token's entropy is moved off it.
+      std::vector<double> thresholds =
+          class_thresholds<double>(basis, c.mask, c.lengths, c.group_ids, options.rho, options.entropy_scope);
       if (dtype == at::kFloat) {
         for (double& threshold : thresholds) threshold -= 1e-4;
       }
@@ -332,19 +348,23 @@ void micro_batches() {
         for (size_t k = 0; k + 1 < split.size(); ++k) {
           const Case part = slice(c, split[k], split[k + 1], c.thresholds);
           at::Tensor grad_hidden;
-          const auto result = fused_loss(part.hidden.to(dtype), part.head.to(dtype), part.view(), options, grad_hidden, grad_head);
+          const auto result =
+              fused_loss(part.hidden.to(dtype), part.head.to(dtype), part.view(), options, grad_hidden, grad_head);
           loss += result.loss;
           sums += result.sums;
           hidden_parts.push_back(grad_hidden);
         }
         const double error = std::max({std::abs(loss - whole.result.loss) / std::abs(whole.result.loss),
-                                       relative_error(at::cat(hidden_parts), whole.grad_hidden), relative_error(grad_head, whole.grad_head)});
+                                       relative_error(at::cat(hidden_parts), whole.grad_hidden),
+                                       relative_error(grad_head, whole.grad_head)});
         double& most = worst[dtype == at::kFloat];
         most = std::max(most, error);
-        if (!(error <= (dtype == at::kFloat ? 1e-6 : 1e-12))) std::printf("%s: split error %g\n", named.name.c_str(), error);
+        if (!(error <= (dtype == at::kFloat ? 1e-6 : 1e-12)))
+          std::printf("%s: split error %g\n", named.name.c_str(), error);
         CHECK(error <= (dtype == at::kFloat ? 1e-6 : 1e-12));
         CHECK(sums.total().tokens == whole.result.sums.total().tokens);
-        CHECK_NEAR(sums.total().pg_loss, whole.result.sums.total().pg_loss, 1e-5 * (1 + std::abs(whole.result.sums.total().pg_loss)));
+        CHECK_NEAR(sums.total().pg_loss, whole.result.sums.total().pg_loss,
+                   1e-5 * (1 + std::abs(whole.result.sums.total().pg_loss)));
         CHECK(sums.responses == 7 && sums.responses_without_loss_tokens == 2 && sums.thresholds == 5);
       }
     }
@@ -352,8 +372,8 @@ void micro_batches() {
   std::printf("micro-batch splits: worst relative difference %.2g (float64), %.2g (float32)\n", worst[0], worst[1]);
 }
 
-// bfloat16 inputs: values as from float64 arithmetic on the same inputs, gradients no worse than the naive bfloat16 ones;
-// both with MKL's GEMM and without.
+// bfloat16 inputs: values as from float64 arithmetic on the same inputs, gradients no worse than the naive bfloat16
+// ones; both with MKL's GEMM and without.
 void bfloat16() {
   Case c = make_case(1000, 17);
   c.hidden = c.hidden.to(at::kBFloat16);
@@ -383,13 +403,16 @@ void bfloat16() {
     for (const int64_t chunk : {0, 11}) {
       options.chunk_tokens = chunk;
       const Outcome fused = run(c, options, at::kBFloat16);
-      const double log_prob_error = ((tensor_of(fused.result.log_probs) - exact.log_probs).abs() * in_loss).max().item<double>();
-      const double entropy_error = ((tensor_of(fused.result.entropies) - exact.entropies).abs() * in_loss).max().item<double>();
+      const double log_prob_error =
+          ((tensor_of(fused.result.log_probs) - exact.log_probs).abs() * in_loss).max().item<double>();
+      const double entropy_error =
+          ((tensor_of(fused.result.entropies) - exact.entropies).abs() * in_loss).max().item<double>();
       const double hidden_error = relative_error(fused.grad_hidden, exact.grad_hidden_TH),
                    head_error = relative_error(fused.grad_head, exact.grad_head_VH);
-      std::printf("bf16 %s chunk %d: logp %.2g (naive %.2g), H %.2g; grad hidden %.2g (naive %.2g), head %.2g (naive %.2g)\n",
-                  mkl ? "MKL" : "blocks", static_cast<int>(chunk), log_prob_error, naive_logp, entropy_error, hidden_error,
-                  naive_hidden, head_error, naive_head);
+      std::printf(
+          "bf16 %s chunk %d: logp %.2g (naive %.2g), H %.2g; grad hidden %.2g (naive %.2g), head %.2g (naive %.2g)\n",
+          mkl ? "MKL" : "blocks", static_cast<int>(chunk), log_prob_error, naive_logp, entropy_error, hidden_error,
+          naive_hidden, head_error, naive_head);
       CHECK(log_prob_error <= 2e-4 && entropy_error <= 2e-4);
       CHECK(hidden_error <= naive_hidden && head_error <= naive_head);
       CHECK(fused.grad_hidden.scalar_type() == at::kBFloat16 && fused.grad_head.scalar_type() == at::kFloat);
@@ -454,7 +477,8 @@ void compaction() {
     twice.grad_hidden = at::full_like(clean.grad_hidden, 3);
     twice.grad_head = clean.grad_head.clone();
     for (int repeat = 0; repeat < 2; ++repeat) {
-      fused_loss(c.hidden.to(dtype), c.head.to(dtype), c.view(), plain, twice.grad_hidden, twice.grad_head, nullptr, &workspace);
+      fused_loss(c.hidden.to(dtype), c.head.to(dtype), c.view(), plain, twice.grad_hidden, twice.grad_head, nullptr,
+                 &workspace);
     }
     CHECK(at::equal(twice.grad_hidden, clean.grad_hidden));
     CHECK(relative_error(twice.grad_head, clean.grad_head * 3) <= 1e-6);
@@ -466,8 +490,8 @@ void compaction() {
   CHECK(run(c, bonus).result.backward_rows == static_cast<int64_t>(c.denominators.loss_tokens));
 }
 
-// -inf logits that no sampled id has (a head row of zeros times an infinite weight cannot be made by a GEMM without NaN, so
-// the hidden state carries one coordinate that only some head rows read), and those that one has.
+// -inf logits that no sampled id has (a head row of zeros times an infinite weight cannot be made by a GEMM without
+// NaN, so the hidden state carries one coordinate that only some head rows read), and those that one has.
 void infinities() {
   Case c = make_case(131, 29);
   c.hidden = at::cat({c.hidden, at::ones({92, 1}, at::kDouble)}, 1).contiguous();
@@ -499,7 +523,8 @@ void expect_error(const char* code, const char* fragment, Body body) {
     std::printf("no error with \"%s\"\n", fragment);
     CHECK(false);
   } catch (const ArcherError& error) {
-    const bool fits = std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
+    const bool fits =
+        std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
     if (!fits) std::printf("%s: %s\n", error.code(), error.what());
     CHECK(fits);
   }
@@ -516,8 +541,10 @@ void errors_and_abort() {
   };
   expect_error(kShape, "ids[5] is 131", [&] { with([](Case& c) { c.ids[5] = 131; }); });
   expect_error(kShape, "ids holds 91", [&] { with([](Case& c) { c.ids.pop_back(); }); });
-  expect_error(kShape, "hidden has shape [91, 24]", [&] { with([](Case& c) { c.hidden = c.hidden.narrow(0, 0, 91); }); });
-  expect_error(kShape, "head_weight has shape [131, 23]", [&] { with([](Case& c) { c.head = c.head.narrow(1, 0, 23); }); });
+  expect_error(kShape, "hidden has shape [91, 24]",
+               [&] { with([](Case& c) { c.hidden = c.hidden.narrow(0, 0, 91); }); });
+  expect_error(kShape, "head_weight has shape [131, 23]",
+               [&] { with([](Case& c) { c.head = c.head.narrow(1, 0, 23); }); });
   expect_error(kShape, "hidden is Double and head_weight Float", [&] {
     score_tokens(good.hidden, good.head.to(at::kFloat), good.ids, 1);
   });

@@ -26,8 +26,8 @@ struct Batch {
   std::vector<double> log_probs, entropies;
   double sequences = -1, loss_tokens = -1;
 
-  void add(const std::vector<double>& entropy, const std::vector<double>& old_log_prob, const std::vector<double>& log_prob,
-           const std::vector<double>& ref_log_prob, double advantage) {
+  void add(const std::vector<double>& entropy, const std::vector<double>& old_log_prob,
+           const std::vector<double>& log_prob, const std::vector<double>& ref_log_prob, double advantage) {
     lengths.push_back(static_cast<int32_t>(entropy.size()));
     group_ids.push_back(0);
     advantages.push_back(advantage);
@@ -50,8 +50,8 @@ struct Batch {
     batch.thresholds = thresholds;
     double in_loss = 0;
     for (const uint8_t m : mask) in_loss += m != 0;
-    batch.denominators = {sequences < 0 ? static_cast<double>(lengths.size()) : sequences, static_cast<double>(mask.size()),
-                          loss_tokens < 0 ? in_loss : loss_tokens};
+    batch.denominators = {sequences < 0 ? static_cast<double>(lengths.size()) : sequences,
+                          static_cast<double>(mask.size()), loss_tokens < 0 ? in_loss : loss_tokens};
     return batch;
   }
   TokenLossResult<double> run(const LossOptions& options) const {
@@ -130,8 +130,8 @@ void golden_vector_2() {
   result = batch.run(paper);
   CHECK(std::count(result.classes.begin() + 10, result.classes.end(), kKnowledge) == 4);
   CHECK_NEAR(result.loss, .4341285, 1e-6);
-  const std::vector<double> gradient = {-.046787, -.062499, -.065698, -.041936, .000011, -.062489, .000031, -.023118, 0, 0,
-                                        .761430, -.000031, .084382, .062493, .084366, 0};
+  const std::vector<double> gradient = {-.046787, -.062499, -.065698, -.041936, .000011, -.062489, .000031, -.023118,
+                                        0,        0,        .761430,  -.000031, .084382, .062493,  .084366, 0};
   check_vector("vector 2, paper", result.grad_log_prob, gradient);
   LossOptions sides = paper;
   sides.knowledge().clip_low = .1;
@@ -162,7 +162,8 @@ void class_rules() {
   CHECK(reasoning_tokens({.7f}, EntropyTie::gt) == 0 && reasoning_tokens({.7f}, EntropyTie::ge) == 1);
   CHECK(quantile({3, 1, 2}, 0) == 1 && quantile({3, 1, 2}, 1) == 3 && quantile({3, 1, 2}, .5) == 2);
   CHECK(quantile({1, 0}) == 0.8);
-  // 0.8 * 6 would interpolate; .7 * 10 = 7.000000000000001 and .57 * 100 = 56.99999999999999 must snap to a value itself.
+  // 0.8 * 6 would interpolate; .7 * 10 = 7.000000000000001 and .57 * 100 = 56.99999999999999 must snap to a value
+  // itself.
   std::vector<float> steps;
   for (int k = 0; k <= 100; ++k) steps.push_back(0.1f * static_cast<float>(k));
   CHECK(quantile(steps, .57) == static_cast<double>(steps[57]));
@@ -214,7 +215,8 @@ void kinks() {
   CHECK(far.grad == 0 && low.grad == 0);
   CHECK_NEAR(far.loss / std::exp(20.0), 1, 1e-12);
   CHECK_NEAR(policy_term<double>(19.9, 0, -1, open).grad / std::exp(19.9), 1, 1e-12);
-  CHECK(policy_term<double>(std::log(5), 0, -1, edges).dual_clipped && !policy_term<double>(std::log(5), 0, -1, edges).clipped);
+  CHECK(policy_term<double>(std::log(5), 0, -1, edges).dual_clipped &&
+        !policy_term<double>(std::log(5), 0, -1, edges).clipped);
 
   const auto k3 = [](double d, KlType type = KlType::k3) { return kl_term<double>(0, d, type); };
   CHECK_NEAR(k3(0.5).value, std::exp(.5) - 1.5, 1e-12);
@@ -294,7 +296,8 @@ void micro_batches() {
       options.entropy_coeff = 0.01;
       options.kl_normalizer = mode == LossAggMode::seq_mean_token_mean ? KlNormalizer::per_class : KlNormalizer::shared;
       const auto expected = whole.run(options);
-      const auto thresholds = class_thresholds<double>(whole.entropies, whole.mask, whole.lengths, whole.group_ids, options.rho, scope);
+      const auto thresholds =
+          class_thresholds<double>(whole.entropies, whole.mask, whole.lengths, whole.group_ids, options.rho, scope);
       LossSums sums;
       double loss = 0;
       size_t token = 0;
@@ -302,7 +305,8 @@ void micro_batches() {
         Batch part;
         const size_t end = token + static_cast<size_t>(whole.lengths[i]);
         const auto cut = [&](const auto& v) { return std::vector<double>(v.begin() + token, v.begin() + end); };
-        part.add(cut(whole.entropies), cut(whole.old_log_probs), cut(whole.log_probs), cut(whole.ref_log_probs), whole.advantages[i]);
+        part.add(cut(whole.entropies), cut(whole.old_log_probs), cut(whole.log_probs), cut(whole.ref_log_probs),
+                 whole.advantages[i]);
         part.sequences = 3;
         part.loss_tokens = 16;
         part.thresholds = {thresholds[i]};
@@ -331,7 +335,8 @@ void expect_error(const char* code, const char* fragment, Body body) {
     std::printf("no error with \"%s\"\n", fragment);
     CHECK(false);
   } catch (const ArcherError& error) {
-    const bool fits = std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
+    const bool fits =
+        std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
     if (!fits) std::printf("%s: %s\n", error.code(), error.what());
     CHECK(fits);
   }
@@ -359,7 +364,8 @@ void errors() {
   batch_scope.entropy_scope = EntropyScope::batch;
   expect_error(kShape, "need thresholds", [&] { with([](Batch& b) { b.loss_tokens = 20; }, batch_scope); });
   expect_error(kNumeric, "old_log_probs[12] (response 1)", [&] { with([](Batch& b) { b.old_log_probs[12] = NAN; }); });
-  expect_error(kNumeric, "ref_log_probs[3] (response 0)", [&] { with([](Batch& b) { b.ref_log_probs[3] = -INFINITY; }); });
+  expect_error(kNumeric, "ref_log_probs[3] (response 0)",
+               [&] { with([](Batch& b) { b.ref_log_probs[3] = -INFINITY; }); });
   expect_error(kNumeric, "log_probs[2] (response 0)", [&] { with([](Batch& b) { b.log_probs[2] = kNaN; }); });
   expect_error(kNumeric, "entropies[15] (response 1)", [&] { with([](Batch& b) { b.entropies[15] = kNaN; }); });
   expect_error(kNumeric, "advantages[1]", [&] { with([](Batch& b) { b.advantages[1] = NAN; }); });
@@ -399,7 +405,8 @@ void float_arithmetic() {
   const auto wide = batch.run(reference_form());
   const auto narrow = token_loss<float>(log_probs, entropies, batch.view(), reference_form());
   CHECK_NEAR(narrow.loss, wide.loss, 2e-7 * std::abs(wide.loss) + 2e-7);
-  for (size_t t = 0; t < wide.grad_log_prob.size(); ++t) CHECK_NEAR(narrow.grad_log_prob[t], wide.grad_log_prob[t], 1e-7);
+  for (size_t t = 0; t < wide.grad_log_prob.size(); ++t)
+    CHECK_NEAR(narrow.grad_log_prob[t], wide.grad_log_prob[t], 1e-7);
   CHECK(narrow.classes == wide.classes);
 }
 
