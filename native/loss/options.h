@@ -9,7 +9,7 @@
 namespace archer {
 
 enum class EntropyTie { gt, ge };  // reasoning iff H > q (reference code), or H >= q (paper)
-enum class EntropySource { current, rollout };  // H of the policy in training (reference) or of the sampling one (paper)
+enum class EntropySource { current, rollout };  // H of the policy trained (reference) or of the sampling one (paper)
 enum class EntropyScope { response, group, batch };
 enum class LossAggMode { token_mean, seq_mean_token_mean, seq_mean_token_sum, seq_mean_token_sum_norm, token_sum };
 enum class KlNormalizer { shared, per_class };  // pg's denominator (paper), or one per response and class (reference)
