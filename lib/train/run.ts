@@ -1,5 +1,6 @@
 // A whole run, for the command line and for programs: configuration in, an async iterable of steps out. Puts the parts
 // together, resumes, saves on interruption, and cleans up.
+import { setMaxListeners } from 'node:events';
 import { dirname, join } from 'node:path';
 import { type ConfigInput, configHash, type LoadedConfig, loadConfig, needsReference, type ResolvedConfig } from '../config/index.js';
 import { restoreJsonl } from '../checkpoint/jsonl-restore.js';
@@ -76,6 +77,8 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     if (this.started) throw new ArcherError('ARCHER_E_CONFIG', 'A training run can be iterated once; call train() again.');
     this.started = true;
     const abort = new AbortController();
+    // one listener per response that is being scored
+    setMaxListeners(0, abort.signal);
     const { signal: given } = this.options;
     const onAbort = () => abort.abort();
     if (given?.aborted) abort.abort();
