@@ -75,7 +75,16 @@ test(
 test(
   'train runs a step of the quickstart in the project',
   () => {
-    succeed('npx', ['--no-install', 'archer-native', 'train', '--set', 'trainer.total_training_steps=1']);
+    // The quickstart with less to sample: one update, no evaluation.
+    const smaller = [
+      'data.train_batch_size=4',
+      'rollout.n=4',
+      'actor.ppo_mini_batch_size=4',
+      'trainer.test_freq=-1',
+      'trainer.val_before_train=false',
+    ];
+    const settings = ['trainer.total_training_steps=1', ...smaller].flatMap((setting) => ['--set', setting]);
+    succeed('npx', ['--no-install', 'archer-native', 'train', ...settings]);
     const metrics = readdirSync(project, { recursive: true, encoding: 'utf8' })
       .filter((path) => path.endsWith('metrics.jsonl') && !path.startsWith('node_modules'))
       .map((path) => readFileSync(join(project, path), 'utf8').trim().split('\n'));
