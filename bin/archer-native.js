@@ -25,6 +25,11 @@ if (!supported(major, minor)) {
   );
   process.exitCode = 1;
 } else {
+  // A reader that left (`archer-native plan | head`) ends the command as SIGPIPE would, without a stack.
+  process.stdout.on('error', (error) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(141);
+  });
   const { run } = await import(pathToFileURL(main).href);
   await run(process.argv);
 }

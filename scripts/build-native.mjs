@@ -1,5 +1,5 @@
-// Builds the addon into native/build: checks the tools, finds libtorch, and runs cmake-js, which knows Node-API's headers
-// without a network. The build is incremental; nothing at all is started where no source has changed.
+// Builds the addon into native/build: checks the tools, finds libtorch, and runs cmake-js, which knows Node-API's
+// headers without a network. The build is incremental; nothing at all is started where no source has changed.
 //   node scripts/build-native.mjs [--tests] [--fresh] [--verbose]
 // A build keeps its libtorch until it is told another one (ARCHER_LIBTORCH) or that one is gone; --fresh starts anew.
 import { createHash } from 'node:crypto';
@@ -184,7 +184,8 @@ function isCurrent(record, sources, tests, env) {
 
 /**
  * Builds the addon, and with `tests` the CTest executables too; or only `targets`, names of CMake targets.
- * @param {{ tests?: boolean, targets?: string[], fresh?: boolean, verbose?: boolean, env?: object, say?: (line: string) => void }} options
+ * @param {{ tests?: boolean, targets?: string[], fresh?: boolean, verbose?: boolean, env?: object,
+ *   say?: (line: string) => void }} options
  * @returns {Promise<{ addon: string, built: boolean, record: object }>} built: false when nothing had changed
  * @throws SetupError when a tool or libtorch is missing or the compiler fails
  */
@@ -254,14 +255,13 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
   // Taken before compiling: what is edited meanwhile makes the next build run.
   const sources = fingerprint(false);
   const testSources = fingerprint(true);
-  say(
-    `building ${targets?.join(', ') ?? `the addon${tests ? ' and its tests' : ''}`}${keepsFolder ? '' : ' (a first build takes a minute or more)'}.`,
-  );
+  const what = targets?.join(', ') ?? `the addon${tests ? ' and its tests' : ''}`;
+  say(`building ${what}${keepsFolder ? '' : ' (a first build takes a minute or more)'}.`);
   // With tests, one file that does not compile shall not keep the other tests from being built and run.
   const cache = readFileSync(join(buildFolder, 'CMakeCache.txt'), 'utf8');
   const keepGoing = cache.includes('CMAKE_GENERATOR:INTERNAL=Ninja') ? ['-k', '0'] : ['-k'];
   const wanted = targets ?? (stamp.tests && !tests ? ['archer_native'] : []);
-  // What stands behind the first -- cmake-js hands to cmake --build, and that what stands behind the second to ninja or make.
+  // cmake-js hands what stands behind the first -- to cmake --build, which hands what stands behind the second to ninja.
   const tail = [...(wanted.length > 0 ? ['--target', ...wanted] : []), ...(tests ? ['--', ...keepGoing] : [])];
   const command = ['build', ...common, '-p', String(numJobs(env)), ...(tail.length > 0 ? ['--', ...tail] : [])];
   await step('compiling', command, { verbose, showProgress: true });

@@ -1,5 +1,5 @@
-// Compiles lib/ into dist/ and copies lib's .mjs files (worker entry points). Does nothing in an installed package, which
-// ships dist/ and has no lib/.
+// Compiles lib/ into dist/ and copies lib's .mjs files (worker entry points). Does nothing in an installed package,
+// which ships dist/ and has no lib/.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
@@ -20,7 +20,10 @@ function removeOrphans() {
   }
 }
 
-/** @throws SetupError when TypeScript is missing; @returns tsc's exit status: files are written even where types fail. */
+/**
+ * @returns tsc's exit status: files are written even where types fail.
+ * @throws SetupError when TypeScript is missing
+ */
 export async function buildTs() {
   if (!existsSync(join(lib, 'index.ts'))) return 0;
   let tsc;

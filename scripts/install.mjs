@@ -1,5 +1,5 @@
-// npm's install hook: builds the addon where that can be done, and never fails an install. Where npm blocks the hooks of
-// dependencies, or something is missing, `npx archer-native setup` does the same work and says what it needs.
+// npm's install hook: builds the addon where that can be done, and never fails an install. Where npm blocks the hooks
+// of dependencies, or something is missing, `npx archer-native setup` does the same work and says what it needs.
 // ARCHER_SKIP_BUILD=1 skips it.
 import { buildNative } from './build-native.mjs';
 import { log } from './tools.mjs';

@@ -167,7 +167,7 @@ function checkSpace(folder, bytes) {
 }
 
 /** pip knows the user's index, mirror, proxy and certificates. The exact local label: without it an ordinary index
- *  would give the CUDA build of gigabytes. Its temporary files go into `folder`, which is also where they can be watched. */
+ *  would give the CUDA build of gigabytes. Its temporary files go into `folder`, where their growth is the progress. */
 async function downloadByPip(wanted, folder, env, spec) {
   const requirement = `torch==${spec.version}+${spec.label}`;
   const args = ['-m', 'pip', 'download', '--no-deps', '--no-cache-dir', '--progress-bar', 'off', requirement];
@@ -380,7 +380,8 @@ async function fetchArchive(wanted, env, spec, say, cmake) {
         renameSync(done, wanted.folder);
       } catch (error) {
         if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
-        if (!fromCache(wanted)) rmSync(wanted.folder, { recursive: true, force: true }); // an incomplete one is in the way
+        // An incomplete folder is in the way.
+        if (!fromCache(wanted)) rmSync(wanted.folder, { recursive: true, force: true });
       }
     }
     return { ...fromCache(wanted), source: 'fetched' };

@@ -1,5 +1,5 @@
-// The only place that loads the addon, on first use (it costs 0.6 s and 150 MB, which `--help` must not pay), and the one
-// that stops its engines when the process exits.
+// The only place that loads the addon, on first use (it costs 0.6 s and 150 MB, which `--help` must not pay), and the
+// one that stops its engines when the process exits.
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';

@@ -1,4 +1,5 @@
-// scripts/build-native.mjs on a small package of its own: a one-file addon, real cmake-js and compiler, a stand-in libtorch.
+// scripts/build-native.mjs on a small package of its own: a one-file addon, real cmake-js and compiler, a stand-in
+// libtorch.
 
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -130,4 +130,22 @@ describe('bin/archer-native.js', () => {
     mkdirSync(join(folder, 'lib'));
     expect(withNode('20.19.0', path).stderr).toContain('Run `npm ci`, or `npm run build`');
   });
+
+  test('ends quietly when the reader of its output leaves', () => {
+    mkdirSync(join(folder, 'bin'));
+    mkdirSync(join(folder, 'dist', 'cli'), { recursive: true });
+    writeFileSync(join(folder, 'bin', 'archer-native.js'), readFileSync(command));
+    writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+    writeFileSync(
+      join(folder, 'dist', 'cli', 'main.js'),
+      "export function run() { setInterval(() => process.stdout.write('line\\n'), 1); }\n",
+    );
+    const script = `'${process.execPath}' bin/archer-native.js | head -n 1; exit "\${PIPESTATUS[0]}"`;
+    const { status, stdout, stderr } = spawnSync('bash', ['-c', script], {
+      encoding: 'utf8',
+      cwd: folder,
+      timeout: 30_000,
+    });
+    expect({ status, stdout, stderr }).toEqual({ status: 141, stdout: 'line\n', stderr: '' });
+  });
 });
