@@ -37,14 +37,13 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
                   const std::vector<int32_t>& positions_B, const std::vector<int32_t>& slots_B) {
   const int64_t num_kv_heads = keys.size(1), capacity = keys.size(2), head_dim = keys.size(3);
   const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(slots_B.size());
-  const int64_t longest = 1 + *std::max_element(positions_B.begin(), positions_B.end());
   at::Tensor out = at::empty(q.sizes(), q.options());
   dispatch_scalar(q.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     const T *qp = data<T>(q), *kp = data<T>(keys), *vp = data<T>(values);
     T* op = mutable_data<T>(out);
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
-      std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, longest, head_dim));
+      std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, head_dim));
       for (int64_t item = begin; item < end; ++item) {
         const int64_t i = item / num_kv_heads, head = item % num_kv_heads;
         const int64_t cached = (slots_B[i] * num_kv_heads + head) * capacity * head_dim;

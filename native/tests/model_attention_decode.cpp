@@ -5,7 +5,7 @@
 
 #include "kernels/attention_decode.h"
 
-#undef CHECK  // libtorch's logging has a macro of this name
+
 #include "check.h"
 
 using namespace archer;
@@ -18,7 +18,7 @@ void compare(at::ScalarType dtype, int64_t group, int64_t length, int64_t head_d
   const at::Tensor keys = at::randn({length, head_dim}).to(dtype);
   const at::Tensor values = at::randn({length, head_dim}).to(dtype);
   at::Tensor out = at::empty({group, head_dim}, dtype);
-  std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, length, head_dim), NAN);
+  std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, head_dim), NAN);
   kernels::attention_decode<T>(static_cast<const T*>(q.const_data_ptr()), static_cast<const T*>(keys.const_data_ptr()),
                                static_cast<const T*>(values.const_data_ptr()), static_cast<T*>(out.mutable_data_ptr()),
                                scratch.data(), group, length, head_dim, 1 / std::sqrt(static_cast<double>(head_dim)));
