@@ -47,10 +47,27 @@ const redrawEveryMs = 100;
 const stepsForRate = 20;
 const valPrefix = 'val-core/';
 
-function validation(record: StepRecord): [name: string, value: number][] {
-  return Object.entries(record.metrics)
-    .filter(([name]) => name.startsWith(valPrefix))
-    .map(([name, value]) => [name.slice(valPrefix.length), value]);
+interface Evaluated {
+  name: string;
+  value: number;
+  /** 95 % interval, where there is one. */
+  interval?: [low: number, high: number];
+}
+
+/** What people look at: avg@n and maj@n with their intervals. pass@k is in the files; here pass@1 would repeat avg@n. */
+function validation({ metrics }: StepRecord): Evaluated[] {
+  return Object.entries(metrics)
+    .filter(([name]) => name.startsWith(valPrefix) && !name.includes('/ci_') && !name.includes('/pass@'))
+    .map(([name, value]) => {
+      const [low, high] = [metrics[`${name}/ci_low`], metrics[`${name}/ci_high`]];
+      const interval: Evaluated['interval'] = low === undefined || high === undefined ? undefined : [low, high];
+      return { name: name.slice(valPrefix.length), value, interval };
+    });
+}
+
+function withInterval({ value, interval }: Evaluated): string {
+  const range = interval === undefined ? '' : ` (${formatNumber(interval[0])} to ${formatNumber(interval[1])})`;
+  return `${formatNumber(value)}${range}`;
 }
 
 export class ConsoleSink implements MetricsSink {
@@ -69,7 +86,7 @@ export class ConsoleSink implements MetricsSink {
   #stepSeconds: number[] = [];
   #last: StepRecord | undefined;
   #rewards: [step: number, reward: number][] = [];
-  #validations: [step: number, name: string, value: number][] = [];
+  #validations: ({ step: number } & Evaluated)[] = [];
 
   constructor(options: ConsoleOptions = {}) {
     this.#stream = options.stream ?? process.stdout;
@@ -127,8 +144,8 @@ export class ConsoleSink implements MetricsSink {
       this.#line(this.#row(String(record.step), cells));
     }
     if (found.length > 0) {
-      for (const [name, value] of found) this.#validations.push([record.step, name, value]);
-      const results = found.map(([name, value]) => `${name} ${formatNumber(value)}`).join('   ');
+      for (const one of found) this.#validations.push({ step: record.step, ...one });
+      const results = found.map((one) => `${one.name} ${withInterval(one)}`).join('   ');
       this.#line(this.#colors.green(`${String(record.step).padStart(this.#stepWidth())}  evaluation: ${results}`));
     }
     this.#draw();
@@ -178,7 +195,7 @@ export class ConsoleSink implements MetricsSink {
       formatBar(done / Math.max(1, totalSteps), 16),
       this.#stageText(),
       this.#last && `reward ${formatNumber(this.#last.metrics['critic/score/mean'])}`,
-      validated && `${validated[1]} ${formatNumber(validated[2])}`,
+      validated && `${validated.name} ${formatNumber(validated.value)}`,
       this.#last && `${formatNumber(this.#last.timings['perf/throughput'])} tokens/s`,
       this.#stepSeconds.length > 0 && `${formatDuration(this.#secondsLeft())} left`,
     ];
@@ -203,12 +220,10 @@ export class ConsoleSink implements MetricsSink {
     const took = formatDuration((this.#nowMs() - this.#beganMs) / 1000);
     this.#line(this.#colors.bold(`${end.status}: ${done} of ${totalSteps} steps, ${took}`));
     this.#lineOfChange('reward', this.#rewards);
-    for (const name of new Set(this.#validations.map(([, name]) => name))) {
-      const results = this.#validations.filter(([, other]) => other === name);
-      this.#lineOfChange(
-        name,
-        results.map(([step, , value]) => [step, value]),
-      );
+    for (const name of new Set(this.#validations.map((one) => one.name))) {
+      const results = this.#validations.filter((one) => one.name === name);
+      const ends = results.length > 1 ? [results[0], results.at(-1)] : results;
+      this.#line(`  ${name}: ${ends.map((one) => `${one && withInterval(one)} (step ${one?.step})`).join(' -> ')}`);
     }
     for (const detail of end.details ?? []) this.#line(`  ${detail}`);
     this.#line(`  folder: ${runDir}`);

@@ -1,5 +1,7 @@
 // The native engine as a RolloutEngine: samples from the weights that are being trained, in place.
 import type { Tokenizer } from '../data/tokenizer.js';
+import { ArcherError } from '../errors.js';
+import type { ModelFolder } from '../model/folder.js';
 import type { Weights } from '../native/policy.js';
 import { finishReasons } from '../native/types.js';
 import type { EncodedPrompt, Response, ResponseGroup, RolloutEngine, RolloutRequest } from './types.js';
@@ -20,6 +22,7 @@ export class LocalEngine implements RolloutEngine {
     const { weights, tokenizer, maxSlots, kvBudgetBytes } = this.options;
     const { prompts, n } = request;
     if (prompts.length === 0) return [];
+    checkContext(weights.folder, prompts, request.maxNewTokens);
     const packed = packIds(prompts.map((prompt) => prompt.ids));
     const generation = await weights.generate(
       {
@@ -32,7 +35,7 @@ export class LocalEngine implements RolloutEngine {
         step: request.step,
         temperature: request.temperature,
         topP: request.topP,
-        topK: request.topK,
+        topK: request.topK > 0 ? request.topK : -1,
         minP: request.minP,
         maxNewTokens: request.maxNewTokens,
         stopTokenIds: Int32Array.from(new Set([...weights.folder.eosTokenIds, ...request.stopTokenIds])),
@@ -58,6 +61,18 @@ export class LocalEngine implements RolloutEngine {
     );
     return prompts.map((prompt, i) => ({ prompt, responses: responses.slice(i * n, (i + 1) * n) }));
   }
+}
+
+/** @throws ARCHER_E_CONFIG where prompt and response can grow beyond the positions that the model was made for */
+export function checkContext(folder: ModelFolder, prompts: EncodedPrompt[], maxNewTokens: number): void {
+  const { maxPositionEmbeddings } = folder.nativeConfig;
+  const longest = prompts.reduce((length, { ids }) => Math.max(length, ids.length), 0);
+  if (longest + maxNewTokens <= maxPositionEmbeddings) return;
+  throw new ArcherError(
+    'ARCHER_E_CONFIG',
+    `A prompt of ${longest} tokens and ${maxNewTokens} new ones (data.max_response_length) exceed the model's ` +
+      `${maxPositionEmbeddings} positions (max_position_embeddings); allow at most ${Math.max(0, maxPositionEmbeddings - longest)}.`,
+  );
 }
 
 /** Sequences laid end to end: ids [T] and offsets [N+1]. */

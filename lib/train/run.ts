@@ -18,7 +18,7 @@ import { packageVersion } from '../package-root.js';
 import { Weights } from '../native/policy.js';
 import { Optimizer } from '../native/trainer.js';
 import type { RewardFunction } from '../reward/types.js';
-import { LocalEngine } from '../rollout/local-engine.js';
+import { checkContext, LocalEngine } from '../rollout/local-engine.js';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
 import { checkReward, type LoadedData, loadPrompts, makeScorer, resolveDataFiles } from './setup.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
@@ -138,6 +138,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     const data = await loadPrompts(resolveDataFiles(config.data.train_files, 'train'), tokenizer, config.data, signal);
     const valFiles = resolveDataFiles(config.data.val_files, 'test');
     const validation = valFiles.length === 0 ? undefined : await loadPrompts(valFiles, tokenizer, config.data, signal);
+    checkContext(initial, [...data.prompts, ...(validation?.prompts ?? [])], config.data.max_response_length);
     if (config.data.train_batch_size > data.prompts.length) {
       throw new ArcherError(
         'ARCHER_E_CONFIG',
@@ -198,7 +199,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       ...(this.options.sinks ?? []),
     ]);
     const totalSteps = totalTrainingSteps(this.loaded, data.prompts.length);
-    this.cleanups.push((status) => sinks.close({ status: status ?? 'interrupted', details: [`run folder: ${folder.dir}`] }));
+    this.cleanups.push((status) => sinks.close({ status: status ?? 'interrupted' }));
     await sinks.start({
       runDir: folder.dir,
       title: `${config.algorithm.name} (${config.trainer.experiment_name})`,

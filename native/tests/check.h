@@ -12,6 +12,7 @@ inline int finish() {
 }
 }  // namespace check
 
+#undef CHECK  // c10's logging has one of that name
 #define CHECK(condition)                                                            \
   do {                                                                              \
     if (condition) {                                                                \

@@ -14,7 +14,7 @@
 #include "core/philox.h"
 #include "generate/sampler.h"
 #include "kernels/sample_row.h"
-#undef CHECK  // c10 has one of its own
+
 #include "tests/check.h"
 
 using archer::SampledToken;

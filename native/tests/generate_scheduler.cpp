@@ -13,7 +13,7 @@
 #include "core/philox.h"
 #include "generate/generate.h"
 #include "kernels/sample_row.h"
-#undef CHECK  // c10 has one of its own
+
 #include "tests/check.h"
 
 using archer::FinishReason;

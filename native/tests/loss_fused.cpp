@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#undef CHECK  // c10's logging has one
+
 #include "check.h"
 #include "core/error.h"
 #include "loss/fused_loss.h"

@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/philox.h"
 #include "optim/adamw.h"
-#undef CHECK  // c10 has one of its own
+
 #include "tests/check.h"
 
 using archer::AdamW;

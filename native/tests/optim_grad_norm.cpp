@@ -14,7 +14,7 @@
 #include "core/philox.h"
 #include "optim/blocks.h"
 #include "optim/grad_norm.h"
-#undef CHECK  // c10 has one of its own
+
 #include "tests/check.h"
 
 int main() {

@@ -59,6 +59,8 @@ describe('configuration', () => {
   test('G = 1', () => refuses(['rollout.n=1'], 'ARCHER_E_CONFIG', 'rollout.n'));
   test('more prompts a step than there are', () =>
     refuses([`data.train_files=${dataFile('few.jsonl', row(1))}`, 'reward.name=math'], 'ARCHER_E_CONFIG', 'train_batch_size'));
+  test('responses beyond the model’s positions', () =>
+    refuses(['data.max_response_length=4096'], 'ARCHER_E_CONFIG', 'max_position_embeddings', 'max_response_length'));
   test('a configuration file that is not there', async () => {
     const result = await runCli('train', 'nowhere.yaml');
     expect(result.code).toBe(2);

@@ -98,11 +98,11 @@ describe('without a terminal', () => {
         'step   reward  groups  entropy       kl  clipped     grad  length  tokens/s    time',
         '   1   0.0100       -   0.5000   1.5e-5        -    123.4   231.2      5123    4.2s',
         '   2   0.0200       -   0.5000        -        -        -   231.2      5123    4.2s',
-        '   2  evaluation: gsm8k/avg@4 0.5000   gsm8k/pass@4 0.7500',
+        '   2  evaluation: gsm8k/avg@4 0.5000',
         'finished: 2 of 100 steps, 1m05s',
         '  reward: 0.0100 (step 1) -> 0.0200 (step 2)',
         '  gsm8k/avg@4: 0.1250 (step 0) -> 0.5000 (step 2)',
-        '  gsm8k/pass@4: 0.7500 (step 2)',
+
         '  checkpoint: global_step_2',
         '  folder: /runs/exp',
         '',
