@@ -12,7 +12,7 @@ A model that imitates the crowd faithfully is therefore often wrong in ways that
 verifiable reward can correct: it already knows everything it needs.
 
     python make_task.py --out ../../assets/task          # the three splits
-    from make_task import corpus                         # the stream for pretrain.py
+    from make_task import draw, corpus                   # the stream for pretrain.py
 """
 import argparse
 import json
@@ -110,6 +110,49 @@ def canonical(expr):
         return "(" + "".join(sorted(keys)) + ")"
 
     return total()
+
+
+def gist(expr):
+    """A stricter key: `canonical` that also sees through brackets that change nothing
+    or only signs, so that 9-(4*5)-(2-1) and 9-4*5-2+1 count as one problem."""
+    pos = 0
+
+    def atom():
+        nonlocal pos
+        tok = expr[pos]
+        pos += 1
+        if tok == "(":
+            terms = total()
+            pos += 1
+            return terms
+        return [("+", [str(tok)])]
+
+    def product():
+        nonlocal pos
+        terms = atom()
+        while pos < len(expr) and expr[pos] == "*":
+            pos += 1
+            sides = (terms, atom())
+            # A bracket with several summands is one factor; its value stays unknown.
+            factors = [f for side in sides for f in
+                       (side[0][1] if len(side) == 1 else [join(side)])]
+            terms = [("+", factors)]
+        return terms
+
+    def total():
+        nonlocal pos
+        terms = product()
+        while pos < len(expr) and expr[pos] in ("+", "-"):
+            op = expr[pos]
+            pos += 1
+            terms = terms + [(sign if op == "+" else "-" if sign == "+" else "+", f)
+                             for sign, f in product()]
+        return terms
+
+    def join(terms):
+        return "(" + "".join(sorted(sign + "*".join(sorted(f)) for sign, f in terms)) + ")"
+
+    return join(total())
 
 
 # ---------------------------------------------------------------- problems
@@ -272,8 +315,9 @@ def solution(rng, expr):
 
 # ---------------------------------------------------------------- splits and corpus
 
-def splits():
-    """The three splits, disjoint by canonical form; deterministic."""
+def draw():
+    """Candidates for the three splits, distinct by canonical form, and those forms,
+    which the corpus avoids; deterministic."""
     rng, seen, out = random.Random(SPLIT_SEED), set(), {}
     for name, size in SIZES.items():
         rows, per_answer = [], Counter()
@@ -302,11 +346,31 @@ def corpus(seed, held_out):
         yield rng.choice(ASK).format(text(expr)), response, boxed == value(expr)
 
 
+def splits(seed, docs):
+    """The candidates that nothing else resembles: no gist is in two splits, nor in the
+    first `docs` documents of the corpus."""
+    rows, held_out = draw()
+    stream = corpus(seed, held_out)
+    taken = {gist(parse(next(stream)[0])) for _ in range(docs)}
+    out = {}
+    for name in ("hard", "test", "train"):   # the smallest first: it can spare least
+        out[name] = []
+        for row in rows[name]:
+            key = gist(row[2])
+            if key not in taken:
+                taken.add(key)
+                out[name].append(row)
+    return out
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="assets/task")
+    # Those of the pre-training run that the splits have to be kept apart from.
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--docs", type=int, default=160_000)
     args = parser.parse_args()
-    rows, _ = splits()
+    rows = splits(args.seed, args.docs)
     os.makedirs(args.out, exist_ok=True)
     rng = random.Random(1)
     for name, items in rows.items():

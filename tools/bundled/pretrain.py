@@ -1,6 +1,6 @@
 """Pre-train the bundled model on the crowd's solutions (make_task.corpus).
 
-    python pretrain.py --out ../../assets/model --docs 400000 --minutes 25
+    python pretrain.py --out ../../assets/model
 
 Writes a Hugging Face folder (bf16 weights). Deterministic up to the time box and to
 the floating-point order of the machine; --steps replaces the time box.
@@ -119,20 +119,21 @@ def save(model, tok, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="assets/model")
-    parser.add_argument("--docs", type=int, default=400_000)
+    parser.add_argument("--docs", type=int, default=160_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=22)
     parser.add_argument("--steps", type=int, help="instead of the time box")
     parser.add_argument("--rows", type=int, default=40, help="packed rows per step")
     parser.add_argument("--length", type=int, default=192)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--no-compile", action="store_true", help="half the speed, no C++ compiler")
+    parser.add_argument("--no-compile", action="store_true",
+                        help="half the speed, but needs no C++ compiler")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
 
-    _, held_out = make_task.splits()
+    _, held_out = make_task.draw()
     stream = make_task.corpus(args.seed, held_out)
     docs = [next(stream) for _ in range(args.docs)]
     overlap = sum(make_task.canonical(make_task.parse(p)) in held_out for p, *_ in docs)
