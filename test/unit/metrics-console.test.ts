@@ -102,7 +102,6 @@ describe('without a terminal', () => {
         'finished: 2 of 100 steps, 1m05s',
         '  reward: 0.0100 (step 1) -> 0.0200 (step 2)',
         '  gsm8k/avg@4: 0.1250 (step 0) -> 0.5000 (step 2)',
-
         '  checkpoint: global_step_2',
         '  folder: /runs/exp',
         '',
