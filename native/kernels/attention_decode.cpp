@@ -30,7 +30,8 @@ ARCHER_INLINE Lanes<float>::type load(const uint16_t* bits) {
 }
 
 template <typename A>
-ARCHER_INLINE A sum(typename Lanes<A>::type v) {
+ARCHER_INLINE A sum(const typename Lanes<A>::type& lanes) {
+  typename Lanes<A>::type v = lanes;
   v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
   v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3);
   v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1);
