@@ -1,6 +1,7 @@
 // The addon's logits against those of transformers (tools/goldens/make_model_goldens.py), for every family and way of
 // storing a model; then each feature left out, which the same comparison must notice.
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
@@ -8,6 +9,7 @@ import { type ModelFolder, readModelFolder } from '../../lib/model/folder.js';
 import { readTensorTable } from '../../lib/model/safetensors.js';
 import { Weights } from '../../lib/native/policy.js';
 import type { NativeModelConfig } from '../../lib/native/types.js';
+import { writeModelFiles } from '../../lib/train/model-files.js';
 
 interface Case {
   name: string;
@@ -64,6 +66,27 @@ describe.each(golden.cases)('$name', (item) => {
     const folder = await readModelFolder(join(here, item.folder));
     const logits = await addonLogits(folder, item.sequences);
     expect(largestDifference(logits, await expectedLogits(item))).toBeLessThanOrEqual(item.tolerance);
+  });
+
+  test('the golden can fail: its logits spread by 3 or more', async () => {
+    const expected = await expectedLogits(item);
+    const mean = expected.reduce((sum, value) => sum + value, 0) / expected.length;
+    const variance = expected.reduce((sum, value) => sum + (value - mean) ** 2, 0) / expected.length;
+    expect(Math.sqrt(variance)).toBeGreaterThanOrEqual(3);
+  });
+
+  test('saved and loaded again, the logits are the same bit for bit', async () => {
+    const folder = await readModelFolder(join(here, item.folder));
+    const weights = await Weights.load(folder);
+    const dir = mkdtempSync(join(tmpdir(), 'archer-save-'));
+    try {
+      await writeModelFiles(dir, weights);
+      const again = await readModelFolder(dir);
+      expect(await addonLogits(again, item.sequences)).toEqual(await addonLogits(folder, item.sequences));
+    } finally {
+      weights.dispose();
+      rmSync(dir, { recursive: true });
+    }
   });
 
   const features = item.features.filter((feature) => feature in switchedOff);
