@@ -5,7 +5,7 @@ import { ArcherError } from '../errors.js';
 import { Weights } from '../native/policy.js';
 import { LocalEngine } from '../rollout/local-engine.js';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
-import { type EvaluationResult, evaluate } from '../train/evaluate.js';
+import { type EvaluationResult, evaluate, evaluationSampling } from '../train/evaluate.js';
 import { loadPrompts, makeScorer, resolveDataFiles } from '../train/setup.js';
 import { type CommonOptions, loadFor, printJson, runCommand, toNumber, withCommonOptions } from './command.js';
 
@@ -58,16 +58,7 @@ export function addEval(program: Command): void {
               kvBudgetBytes: config.rollout.kv_budget_bytes,
             }),
             scorer,
-            sampling: {
-              n: config.val.n,
-              temperature: config.val.temperature,
-              topP: config.val.top_p,
-              topK: -1,
-              minP: 0,
-              maxNewTokens: config.data.max_response_length,
-              stop: config.rollout.stop,
-              stopTokenIds: config.rollout.stop_token_ids,
-            },
+            sampling: evaluationSampling(config),
             metrics: config.val.metrics,
             seed: config.trainer.seed,
             signal,

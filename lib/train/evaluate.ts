@@ -1,6 +1,7 @@
 // Evaluation on held-out problems: avg@n, unbiased pass@k, maj@n per data source, with bootstrap intervals over problems
 // (archer.md 6). The random numbers are the same at every evaluation, so that differences come from the weights.
 import { evaluationMetrics, type ProblemOutcome } from '../algorithm/pass-at-k.js';
+import type { ResolvedConfig } from '../config/index.js';
 import type { Scorer, Verdict } from '../reward/types.js';
 import type { RolloutEngine, SamplingOptions } from '../rollout/types.js';
 import { rewardInput, type TrainPrompt } from './types.js';
@@ -34,6 +35,20 @@ export interface EvaluationResult {
   truncated: number;
   /** In tokens. */
   responseLength: { mean: number; median: number; max: number };
+}
+
+/** How validation and `eval` sample: the val section, with training's limits and stops. */
+export function evaluationSampling({ val, data, rollout }: ResolvedConfig): SamplingOptions {
+  return {
+    n: val.n,
+    temperature: val.temperature,
+    topP: val.top_p,
+    topK: -1,
+    minP: 0,
+    maxNewTokens: data.max_response_length,
+    stop: rollout.stop,
+    stopTokenIds: rollout.stop_token_ids,
+  };
 }
 
 // Problems sampled together: enough to fill the decode batch, few enough that progress and memory stay smooth.

@@ -15,7 +15,7 @@ import type { Optimizer } from '../native/trainer.js';
 import type { Scorer } from '../reward/types.js';
 import type { RolloutEngine } from '../rollout/types.js';
 import { type Collected, collectGroups } from './collect.js';
-import { evaluate } from './evaluate.js';
+import { evaluate, evaluationSampling } from './evaluate.js';
 import { makeExperience } from './experience.js';
 import { writeModelFiles } from './model-files.js';
 import { writeRollouts } from './rollout-dump.js';
@@ -204,16 +204,7 @@ export class Trainer {
         prompts: validation,
         engine,
         scorer,
-        sampling: {
-          n: config.val.n,
-          temperature: config.val.temperature,
-          topP: config.val.top_p,
-          topK: -1,
-          minP: 0,
-          maxNewTokens: config.data.max_response_length,
-          stop: config.rollout.stop,
-          stopTokenIds: config.rollout.stop_token_ids,
-        },
+        sampling: evaluationSampling(config),
         metrics: config.val.metrics,
         seed: config.trainer.seed,
         signal,

@@ -15,7 +15,7 @@
 
 #include "core/error.h"
 #include "kernels/softmax_rows.h"
-#include "loss/head_gemm.h"
+#include "core/head_gemm.h"
 
 namespace archer {
 namespace {

@@ -3,21 +3,15 @@
 #include "model/transformer.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <utility>
 
-// MKL inside libtorch_cpu.so. Weak: absent on other architectures.
-extern "C" void cblas_gemm_bf16bf16f32(int layout, int transpose_a, int transpose_b, int m, int n, int k, float alpha,
-                                       const void* a, int lda, const void* b, int ldb, float beta, float* c,
-                                       int ldc) __attribute__((weak));
+#include "core/head_gemm.h"
 
 namespace archer {
 namespace {
-
-constexpr int kRowMajor = 101, kNoTranspose = 111, kTranspose = 112;
 
 std::string brackets(at::IntArrayRef shape) {
   std::string text = "[";
@@ -163,18 +157,11 @@ void Transformer::check_ids(const std::vector<int32_t>& ids) const {
 }
 
 at::Tensor Transformer::logits(const at::Tensor& hidden_MH) const {
-  const at::NoGradGuard no_grad;
-  const at::Tensor& weight_VH = head().compute;
-  if (compute_dtype_ != at::kBFloat16) return at::linear(hidden_MH, weight_VH);
-  // float32 sums of bfloat16 factors: libtorch's own product would round the logits to bfloat16.
-  if (cblas_gemm_bf16bf16f32 == nullptr) return at::linear(hidden_MH.to(at::kFloat), weight_VH.to(at::kFloat));
+  const c10::NoGradGuard no_grad;
   const at::Tensor hidden = hidden_MH.contiguous();
-  const int rows = static_cast<int>(hidden.size(0)), width = static_cast<int>(hidden.size(1));
-  const int vocabulary = static_cast<int>(config_.vocab_size);
-  at::Tensor logits_MV = at::empty({rows, vocabulary}, at::kFloat);
-  cblas_gemm_bf16bf16f32(kRowMajor, kNoTranspose, kTranspose, rows, vocabulary, width, 1.0f, hidden.const_data_ptr(),
-                         width, weight_VH.const_data_ptr(), width, 0.0f, logits_MV.mutable_data_ptr<float>(),
-                         vocabulary);
+  const at::ScalarType dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor logits_MV = at::empty({hidden.size(0), config_.vocab_size}, dtype);
+  head_logits(hidden, head().compute.detach(), logits_MV);
   return logits_MV;
 }
 

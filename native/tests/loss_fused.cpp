@@ -16,7 +16,7 @@
 #include "check.h"
 #include "core/error.h"
 #include "loss/fused_loss.h"
-#include "loss/head_gemm.h"
+#include "core/head_gemm.h"
 #include "loss/naive_loss.h"
 #include "loss/token_classes.h"
 

@@ -1,5 +1,5 @@
 // The head's matrix products; see head_gemm.h.
-#include "loss/head_gemm.h"
+#include "core/head_gemm.h"
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
