@@ -1,12 +1,13 @@
 // The quickstart's claim, measured: held-out accuracy before and after, Archer beside GRPO at the same budget, and a
 // control whose rewards are shuffled among the responses of a step (it must not learn).
 //
-//   node bench/quickstart.mjs [--seeds 1,2,3] [--arms archer,grpo,shuffled] [--out bench/results/quickstart.json] [--set k=v …]
+//   node bench/quickstart.mjs [--seeds 1,2,3] [--arms archer,grpo,shuffled] [--out bench/results/quickstart.json]
+//                             [--append: keep the file's runs and add to them] [--set k=v …]
 //
 // Each run is the shipped recipe with another seed. test.jsonl and hard.jsonl are evaluated with n = 8 at T = 1 before and
 // after; neither was looked at to choose the recipe. Intervals: over problems by bootstrap for one run, over seeds by
 // Student's t for an arm. Writes after every run, so that an interrupted measurement keeps what it has.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({
     seeds: { type: 'string', default: '1,2,3' },
     arms: { type: 'string', default: 'archer,grpo,shuffled' },
     out: { type: 'string', default: join(root, 'bench/results/quickstart.json') },
+    append: { type: 'boolean', default: false },
     set: { type: 'string', multiple: true, default: [] },
   },
 });
@@ -116,6 +118,10 @@ const report = {
   summary: {},
 };
 const bases = new Map();
+if (options.append && existsSync(options.out)) {
+  report.runs = JSON.parse(readFileSync(options.out, 'utf8')).runs;
+  for (const { seed, before } of report.runs) bases.set(seed, before);
+}
 
 for (const seed of options.seeds.split(',').map(Number)) {
   for (const arm of options.arms.split(',')) {
