@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { type StepRecord, train } from '../../lib/index.js';
+import { type MetricsSink, type StepRecord, train } from '../../lib/index.js';
 import { fingerprint, tempDir, tinyConfig } from './tiny-run.js';
 
 let whole: ReturnType<typeof tempDir>;
@@ -69,6 +69,27 @@ test('an abort saves the last completed step; the run goes on from there to the 
   expect(seen).toEqual([0, 1, 2, 3]);
   expect(existsSync(join(parts.path, 'runs/archer-native/archer/global_step_3'))).toBe(true);
   expect((await runAll(config)).map(({ step }) => step)).toEqual([4]);
+  expect(fingerprint(parts.path, 4)).toEqual(fingerprint(whole.path, 4));
+});
+
+test('an abort in the validation after an update loses neither the update nor its metrics', async () => {
+  await runAll(tinyConfig(whole.path));
+  const config = tinyConfig(parts.path);
+  const abort = new AbortController();
+  const abortInValidation: MetricsSink = {
+    start: () => {},
+    step: () => {},
+    close: () => {},
+    progress: ({ step, stage }) => {
+      if (step === 2 && stage === 'testing') abort.abort();
+    },
+  };
+  const interrupted = async () => {
+    for await (const _ of train({ config, signal: abort.signal, sinks: [abortInValidation] }));
+  };
+  await expect(interrupted()).rejects.toMatchObject({ code: 'ARCHER_E_ABORTED' });
+  expect(existsSync(join(parts.path, 'runs/archer-native/archer/global_step_2'))).toBe(true);
+  expect((await runAll(config)).map(({ step }) => step)).toEqual([2, 3, 4]);
   expect(fingerprint(parts.path, 4)).toEqual(fingerprint(whole.path, 4));
 });
 
