@@ -199,6 +199,7 @@ export class Trainer {
   private async validate(stopwatch: Stopwatch, signal: AbortSignal): Promise<Record<string, number>> {
     const { config, validation, engine, scorer, sinks } = this.parts;
     if (validation.length === 0) return {};
+    sinks.progress({ step: this.done, stage: 'testing', fraction: 0 });
     const result = await stopwatch.time('testing', () =>
       evaluate({
         prompts: validation,

@@ -28,7 +28,7 @@ const ways: [name: string, script: string, code: number][] = [
     'a worker thread that is terminated',
     `const { Worker } = await import('node:worker_threads');
      const code = ${JSON.stringify(`(async () => { ${busy} require('node:worker_threads').parentPort.postMessage('busy'); })()`)};
-     const worker = new Worker(code, { eval: true });
+     const worker = new Worker(code, { eval: true, execArgv: [] });
      worker.on('message', async () => { await worker.terminate(); process.exit(5); });`,
     5,
   ],
