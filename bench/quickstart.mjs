@@ -5,7 +5,7 @@
 //                             [--append: keep the file's runs and add to them] [--set k=v …]
 //
 // Each run is the shipped recipe with another seed. test.jsonl and hard.jsonl are evaluated with n = 8 at T = 1 before and
-// after; neither was looked at to choose the recipe. Intervals: over problems by bootstrap for one run, over seeds by
+// after. Intervals: over problems by bootstrap for one run, over seeds by
 // Student's t for an arm. Writes after every run, so that an interrupted measurement keeps what it has.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir, totalmem } from 'node:os';
