@@ -89,14 +89,14 @@ function checkTools(env) {
   const name = [env.CXX, 'c++', 'g++', 'clang++'].find((candidate) => candidate && capture(candidate, ['--version']));
   let compiler = '';
   if (!name) {
-    missing.push('a C++20 compiler (g++ 11 or newer)');
+    missing.push('a C++20 compiler (g++ 12 or newer)');
   } else {
     const banner = capture(name, ['--version']).split('\n')[0];
     const isClang = banner.includes('clang');
     const version = parseVersion(capture(name, ['-dumpfullversion', '-dumpversion'])) ?? parseVersion(banner);
-    const minimum = isClang ? [14, 0] : [11, 0];
+    const minimum = isClang ? [14, 0] : [12, 0];
     if (version && !atLeast(version, minimum))
-      missing.push(`a C++20 compiler (g++ 11 or clang 14; ${name} is ${version.join('.')})`);
+      missing.push(`a C++20 compiler (g++ 12 or clang 14; ${name} is ${version.join('.')})`);
     compiler = banner;
   }
   if (missing.length > 0) {

@@ -14,7 +14,7 @@ export function addSetup(program: Command): void {
     .addHelpText(
       'after',
       `
-Needs a C++20 compiler (g++ 11 or later), CMake 3.22 or later, and python3 with pip where libtorch must be fetched.
+Needs a C++20 compiler (g++ 12 or later), CMake 3.22 or later, and python3 with pip where libtorch must be fetched.
   ARCHER_LIBTORCH      a libtorch folder to use
   ARCHER_LIBTORCH_URL  a wheel or archive to fetch instead of the pinned one (with ARCHER_LIBTORCH_SHA256)`,
     )
