@@ -81,7 +81,7 @@ test('every missing tool is in one sentence', () => {
   const { status, stderr } = build([], { PATH: join(root, 'no-tools'), CXX: undefined });
   expect(status).toBe(1);
   expect(stderr.trim().split('\n').at(-1)).toMatch(
-    /^archer-native: Building needs CMake 3\.22 or newer \(cmake\), make or ninja, a C\+\+20 compiler \(g\+\+ 11 or newer\)\. On Debian/,
+    /^archer-native: Building needs CMake 3\.22 or newer \(cmake\), make or ninja, a C\+\+20 compiler \(g\+\+ 12 or newer\)\. On Debian/,
   );
 });
 
