@@ -1,28 +1,19 @@
 // Chunks, two passes, row compaction; see fused_loss.h.
 #include "loss/fused_loss.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "core/error.h"
-#include "kernels/softmax_rows.h"
-#include "core/head_gemm.h"
+#include "loss/logits_pass.h"
+#include "loss/tile_pass.h"
 
 namespace archer {
 namespace {
-
-constexpr int64_t kChunkBytes = int64_t{64} << 20;
-constexpr int64_t kMaxAutomaticRows = 512;
-constexpr int64_t kLogitsPerThread = 1 << 15;  // less than this is not worth a second thread
 
 std::string shape_text(const at::Tensor& tensor) {
   std::string text = "[";
@@ -54,158 +45,6 @@ void check_gradient(const char* name, const at::Tensor& gradient, const at::Tens
           ", expected a contiguous " + shape_text(like) + " of float32, or of float64 for float64 inputs.");
 }
 
-int64_t chunk_rows(int64_t chunk_tokens, int64_t vocabulary, int64_t element_bytes) {
-  if (chunk_tokens > 0) return chunk_tokens;
-  return std::clamp<int64_t>(kChunkBytes / (vocabulary * element_bytes), 1, kMaxAutomaticRows);
-}
-
-// The first `rows` rows of a buffer that grows when it must.
-at::Tensor buffer_rows(at::Tensor& buffer, int64_t rows, int64_t columns, at::ScalarType dtype) {
-  if (!buffer.defined() || buffer.scalar_type() != dtype || buffer.numel() < rows * columns) {
-    buffer = at::Tensor();  // free first: both would be alive otherwise
-    buffer = at::empty({rows * columns}, at::TensorOptions().dtype(dtype));
-  }
-  return buffer.narrow(0, 0, rows * columns).view({rows, columns});
-}
-
-using Rows = std::span<const int64_t>;
-
-bool is_range(Rows rows) { return rows.empty() || rows.back() - rows.front() + 1 == static_cast<int64_t>(rows.size()); }
-
-at::Tensor index_tensor(Rows rows) {
-  return at::from_blob(const_cast<int64_t*>(rows.data()), {static_cast<int64_t>(rows.size())},
-                       at::TensorOptions().dtype(at::kLong));
-}
-
-// Rows of a matrix (ascending): a view where they lie together, else a copy.
-at::Tensor take_rows(const at::Tensor& matrix, Rows rows) {
-  if (is_range(rows)) return matrix.narrow(0, rows.front(), static_cast<int64_t>(rows.size()));
-  return matrix.index_select(0, index_tensor(rows));
-}
-
-// One call of fused_loss or score_tokens. F is float for float32 and bfloat16 inputs, double for float64.
-template <typename F>
-class HeadPass {
- public:
-  HeadPass(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T, double temperature,
-           int64_t chunk_tokens, const JobControl* control, LossWorkspace& workspace)
-      : hidden_TH_(hidden_TH), head_VH_(head_VH), ids_T_(ids_T), temperature_(static_cast<F>(temperature)),
-        vocabulary_(head_VH.size(0)), chunk_(chunk_rows(chunk_tokens, vocabulary_, sizeof(F))), control_(control),
-        workspace_(workspace), stats_(ids_T.size()), log_probs_(ids_T.size(), F(0)), entropies_(ids_T.size(), F(0)) {}
-
-  int64_t chunk() const { return chunk_; }
-  const std::vector<F>& log_probs() const { return log_probs_; }
-  const std::vector<F>& entropies() const { return entropies_; }
-  int64_t backward_rows() const { return backward_rows_; }
-
-  void check_ids(Rows rows) const {
-    for (const int64_t t : rows) {
-      if (ids_T_[t] < 0 || ids_T_[t] >= vocabulary_) {
-        throw ArcherError(kShape, "ids[" + std::to_string(t) + "] is " + std::to_string(ids_T_[t]) +
-                          ", outside the vocabulary of " + std::to_string(vocabulary_) + ".");
-      }
-    }
-  }
-
-  // Pass 1: logits of at most chunk() rows into the buffer, then (logp, H) of each.
-  void forward(Rows rows) {
-    compute_logits(rows);
-    const F* logits = logits_RV_.template const_data_ptr<F>();
-    at::parallel_for(0, static_cast<int64_t>(rows.size()), grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        const int64_t t = rows[j];
-        stats_[t] = softmax_row(logits + j * vocabulary_, vocabulary_, ids_T_[t], temperature_);
-        log_probs_[t] = stats_[t].log_prob;
-        entropies_[t] = stats_[t].entropy;
-      }
-    });
-    for (const int64_t t : rows) {
-      if (std::isfinite(log_probs_[t]) && std::isfinite(entropies_[t])) continue;
-      throw ArcherError(
-          kNumeric, std::isnan(log_probs_[t])
-                        ? "The logits of token " + std::to_string(t) +
-                              " hold NaN or +inf; the hidden state or the head is not finite."
-                        : "Token " + std::to_string(t) + " (id " + std::to_string(ids_T_[t]) + ") has probability 0.");
-    }
-  }
-
-  // Logits of `rows` again, for a pass 2 that could not keep them.
-  void compute_logits(Rows rows) {
-    if (control_) control_->check();
-    logits_RV_ = buffer_rows(workspace_.logits, static_cast<int64_t>(rows.size()), vocabulary_,
-                             c10::CppTypeToScalarType<F>::value);
-    head_logits(take_rows(hidden_TH_, rows), head_VH_, logits_RV_);
-  }
-
-  // Pass 2 for the tokens `active`, whose logits are the buffer's rows `active_rows` (ascending).
-  void backward(Rows active, Rows active_rows, const std::vector<F>& grad_log_prob, const std::vector<F>& grad_entropy,
-                at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH) {
-    if (active.empty()) return;
-    if (control_) control_->check();
-    const auto num_rows = static_cast<int64_t>(active.size());
-    const bool bf16 = hidden_TH_.scalar_type() == at::kBFloat16;
-    at::Tensor dlogits_RV = bf16 ? buffer_rows(workspace_.dlogits, num_rows, vocabulary_, at::kBFloat16)
-                                 : logits_RV_.narrow(0, 0, num_rows);
-    F* logits = logits_RV_.template data_ptr<F>();
-    at::parallel_for(0, num_rows, grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        const int64_t t = active[j];
-        const F entropy_weight = grad_entropy.empty() ? F(0) : -grad_entropy[t];
-        F* row = logits + active_rows[j] * vocabulary_;
-        if constexpr (std::is_same_v<F, float>) {
-          if (bf16) {
-            softmax_row_backward_bf16(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t],
-                                      entropy_weight, static_cast<uint16_t*>(dlogits_RV.data_ptr()) + j * vocabulary_);
-            continue;
-          }
-        }
-        softmax_row_backward(row, vocabulary_, ids_T_[t], temperature_, stats_[t], grad_log_prob[t], entropy_weight,
-                             row);
-      }
-    });
-    if (!bf16 && active_rows.back() != num_rows - 1) close_gaps(logits, active_rows);
-
-    const at::Tensor hidden_RH = take_rows(hidden_TH_, active);
-    head_grad_weight(dlogits_RV, hidden_RH, grad_head_VH);
-    if (is_range(active) && grad_hidden_TH.scalar_type() != at::kBFloat16) {
-      at::Tensor target = grad_hidden_TH.narrow(0, active.front(), num_rows);
-      head_grad_hidden(dlogits_RV, head_VH_, target);
-    } else {
-      at::Tensor grad_RH =
-          buffer_rows(workspace_.grad_hidden, num_rows, hidden_TH_.size(1), c10::CppTypeToScalarType<F>::value);
-      head_grad_hidden(dlogits_RV, head_VH_, grad_RH);
-      grad_hidden_TH.index_copy_(0, index_tensor(active), grad_RH.to(grad_hidden_TH.scalar_type()));
-    }
-    backward_rows_ += num_rows;
-  }
-
- private:
-  int64_t grain() const { return std::max<int64_t>(1, kLogitsPerThread / vocabulary_); }
-
-  // Moves the rows `active_rows` to the front. Threads share out the columns: rows must move in order.
-  void close_gaps(F* matrix, Rows active_rows) {
-    at::parallel_for(0, vocabulary_, 4096, [&](int64_t begin, int64_t end) {
-      for (size_t j = 0; j < active_rows.size(); ++j) {
-        if (active_rows[j] == static_cast<int64_t>(j)) continue;
-        std::memcpy(matrix + static_cast<int64_t>(j) * vocabulary_ + begin,
-                    matrix + active_rows[j] * vocabulary_ + begin, static_cast<size_t>(end - begin) * sizeof(F));
-      }
-    });
-  }
-
-  const at::Tensor& hidden_TH_;
-  const at::Tensor& head_VH_;
-  std::span<const int32_t> ids_T_;
-  F temperature_;
-  int64_t vocabulary_, chunk_;
-  const JobControl* control_;
-  LossWorkspace& workspace_;
-  at::Tensor logits_RV_;
-  std::vector<SoftmaxRow<F>> stats_;
-  std::vector<F> log_probs_, entropies_;
-  int64_t backward_rows_ = 0;
-};
-
 // Cuts rows (tokens in the loss) into segments whose classes can be decided together, each at most a chunk where
 // possible: returns the segments' ends. Whole responses are packed greedily; one longer than a chunk stands alone.
 std::vector<size_t> segment_ends(const std::vector<int64_t>& rows, const std::vector<int32_t>& response_of_token,
@@ -230,10 +69,11 @@ std::vector<size_t> segment_ends(const std::vector<int64_t>& rows, const std::ve
   return ends;
 }
 
-template <typename F>
+template <class Pass>
 FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& head_VH, const LossBatch& batch,
                                 const LossOptions& options, at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH,
                                 const JobControl* control, LossWorkspace& workspace) {
+  using F = typename Pass::Scalar;
   TokenLossEvaluator<F> evaluator(batch, options);
   check_matrices(hidden_TH, head_VH, batch.loss_mask.size(), batch.ids.size());
   const bool wants_gradients = grad_head_VH.defined();
@@ -251,7 +91,7 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
     }
   }
 
-  HeadPass<F> pass(hidden_TH, head_VH, batch.ids, options.temperature, options.chunk_tokens, control, workspace);
+  Pass pass(hidden_TH, head_VH, batch.ids, options.temperature, options.chunk_tokens, control, workspace);
   const std::vector<int64_t>& rows = evaluator.loss_rows();
   pass.check_ids(rows);
   const auto chunk = static_cast<size_t>(pass.chunk());
@@ -285,7 +125,7 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
     }
     for (size_t j = 0; j < active.size(); ++j) active_rows[j] = static_cast<int64_t>(j);
     for_chunks(active, [&](Rows part) {
-      pass.compute_logits(part);
+      pass.recompute(part);
       pass.backward(part, Rows(active_rows).first(part.size()), terms.grad_log_prob, terms.grad_entropy, grad_hidden_TH,
                     grad_head_VH);
     });
@@ -303,11 +143,11 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
   return result;
 }
 
-template <typename F>
+template <class Pass>
 TokenScores score_tokens_impl(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T,
                               double temperature, const JobControl* control, int64_t chunk_tokens,
                               LossWorkspace& workspace) {
-  HeadPass<F> pass(hidden_TH, head_VH, ids_T, temperature, chunk_tokens, control, workspace);
+  Pass pass(hidden_TH, head_VH, ids_T, temperature, chunk_tokens, control, workspace);
   std::vector<int64_t> rows(ids_T.size());
   for (size_t t = 0; t < rows.size(); ++t) rows[t] = static_cast<int64_t>(t);
   pass.check_ids(rows);
@@ -318,6 +158,14 @@ TokenScores score_tokens_impl(const at::Tensor& hidden_TH, const at::Tensor& hea
   return {{pass.log_probs().begin(), pass.log_probs().end()}, {pass.entropies().begin(), pass.entropies().end()}};
 }
 
+template <class Body>
+auto with_pass(const at::Tensor& hidden_TH, Body body) {
+  const bool defined = hidden_TH.defined();
+  if (defined && hidden_TH.scalar_type() == at::kDouble) return body(std::type_identity<LogitsPass<double>>{});
+  if (defined && hidden_TH.scalar_type() == at::kBFloat16 && TilePass::available()) return body(std::type_identity<TilePass>{});
+  return body(std::type_identity<LogitsPass<float>>{});
+}
+
 }  // namespace
 
 FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_VH, const LossBatch& batch,
@@ -326,11 +174,10 @@ FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
   const c10::NoGradGuard no_grad;
   LossWorkspace own;
   LossWorkspace& buffers = workspace ? *workspace : own;
-  return hidden_TH.defined() && hidden_TH.scalar_type() == at::kDouble
-             ? fused_loss_impl<double>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control,
-                                       buffers)
-             : fused_loss_impl<float>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control,
-                                      buffers);
+  const auto with = [&]<class Pass>(std::type_identity<Pass>) {
+    return fused_loss_impl<Pass>(hidden_TH, head_VH, batch, options, grad_hidden_TH, grad_head_VH, control, buffers);
+  };
+  return with_pass(hidden_TH, with);
 }
 
 TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::span<const int32_t> ids_T,
@@ -343,9 +190,10 @@ TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH,
   check_matrices(hidden_TH, head_VH, ids_T.size(), ids_T.size());
   LossWorkspace own;
   LossWorkspace& buffers = workspace ? *workspace : own;
-  return hidden_TH.scalar_type() == at::kDouble
-             ? score_tokens_impl<double>(hidden_TH, head_VH, ids_T, temperature, control, chunk_tokens, buffers)
-             : score_tokens_impl<float>(hidden_TH, head_VH, ids_T, temperature, control, chunk_tokens, buffers);
+  const auto with = [&]<class Pass>(std::type_identity<Pass>) {
+    return score_tokens_impl<Pass>(hidden_TH, head_VH, ids_T, temperature, control, chunk_tokens, buffers);
+  };
+  return with_pass(hidden_TH, with);
 }
 
 }  // namespace archer

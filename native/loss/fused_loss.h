@@ -30,7 +30,8 @@ struct FusedLossResult {
 
 // Chunk buffers that a caller keeps across calls, so that tens of MB are not mapped anew for every micro-batch.
 struct LossWorkspace {
-  at::Tensor logits, dlogits, grad_hidden;
+  at::Tensor logits, exponentials, grad_hidden;                     // exponentials: bfloat16 only
+  at::Tensor packed_hidden, packed_scaled, grad_blocks, scratch;  // of the tiles
 };
 
 // hidden_TH and head_VH: both float32, bfloat16 (logits and reductions in float32) or float64, contiguous, on the CPU.

@@ -1,0 +1,68 @@
+// The head's kernels with AMX: eight tile registers hold a 2 x 2 block of sums, two operands from each side.
+#if defined(__AMX_BF16__)
+#include "kernels/tile_head_kernels.h"
+
+namespace archer::kernels {
+namespace {
+
+struct AmxTiles {
+  // The shapes of the tiles are per-thread state, which libtorch's own kernels set too.
+  struct Session {
+    Session() {
+      alignas(64) struct {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t bytes_per_row[16] = {};
+        uint8_t rows[16] = {};
+      } config;
+      for (int i = 0; i < 8; ++i) {
+        config.bytes_per_row[i] = 64;
+        config.rows[i] = 16;
+      }
+      _tile_loadconfig(&config);
+    }
+    ~Session() { _tile_release(); }
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+  };
+
+  template <bool Add, class Aside>
+  static inline __attribute__((always_inline)) void product(const uint16_t* a, int64_t lda, int64_t a_step, const uint16_t* b,
+                                                            int64_t steps, float* c, int64_t ldc, Aside aside) {
+    const int64_t a_stride = lda * 2, c_stride = ldc * 4;
+    const uint16_t* a_low = a + 16 * lda;
+    float* c_low = c + 16 * ldc;
+    if (Add) {
+      _tile_loadd(0, c, c_stride);
+      _tile_loadd(1, c + 16, c_stride);
+      _tile_loadd(2, c_low, c_stride);
+      _tile_loadd(3, c_low + 16, c_stride);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    for (int64_t k = 0; k < steps; ++k) {
+      _tile_loadd(4, a + k * a_step, a_stride);
+      _tile_loadd(6, b + k * kBlockElements, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, b + k * kBlockElements + 512, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, a_low + k * a_step, a_stride);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+      aside(k);
+    }
+    _tile_stored(0, c, c_stride);
+    _tile_stored(1, c + 16, c_stride);
+    _tile_stored(2, c_low, c_stride);
+    _tile_stored(3, c_low + 16, c_stride);
+  }
+};
+
+}  // namespace
+
+extern const TileKernels kAmxTileKernels = kernels_over<AmxTiles>();
+
+}  // namespace archer::kernels
+#endif

@@ -1,0 +1,53 @@
+// The head's kernels with AVX512-BF16: eight rows by two vectors of sums, each row's pair broadcast from memory.
+#if defined(__AVX512BF16__)
+#include "kernels/tile_head_kernels.h"
+
+namespace archer::kernels {
+namespace {
+
+struct Avx512Tiles {
+  struct Session {
+    Session() {}  // nothing to set up, but not trivial: else the unused variable would be warned of
+  };
+
+  template <bool Add, class Aside>
+  static inline __attribute__((always_inline)) void product(const uint16_t* a, int64_t lda, int64_t a_step, const uint16_t* b,
+                                                            int64_t steps, float* c, int64_t ldc, Aside aside) {
+    for (int64_t k = 0; k < steps; ++k) aside(k);
+    constexpr int kRows = 8;
+    for (int64_t m = 0; m < kTile; m += kRows) {
+      __m512 sums[kRows][2];
+      for (int i = 0; i < kRows; ++i) {
+        for (int half = 0; half < 2; ++half) {
+          sums[i][half] = Add ? _mm512_loadu_ps(c + (m + i) * ldc + 16 * half) : _mm512_setzero_ps();
+        }
+      }
+      for (int64_t k = 0; k < steps; ++k) {
+        const uint16_t* a_k = a + m * lda + k * a_step;
+        const uint16_t* b_k = b + k * kBlockElements;
+        for (int pair = 0; pair < 16; ++pair) {
+          const __m512bh b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b_k + pair * 32));
+          const __m512bh b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b_k + 512 + pair * 32));
+#pragma GCC unroll 8
+          for (int i = 0; i < kRows; ++i) {
+            int32_t two;
+            std::memcpy(&two, a_k + i * lda + 2 * pair, sizeof(two));
+            const __m512bh row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], row, b0);
+            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], row, b1);
+          }
+        }
+      }
+      for (int i = 0; i < kRows; ++i) {
+        for (int half = 0; half < 2; ++half) _mm512_storeu_ps(c + (m + i) * ldc + 16 * half, sums[i][half]);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+extern const TileKernels kAvx512TileKernels = kernels_over<Avx512Tiles>();
+
+}  // namespace archer::kernels
+#endif

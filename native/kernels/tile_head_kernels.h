@@ -1,0 +1,417 @@
+// The kernels of tile_head.h over a policy `Tiles` that multiplies 32 x 32 blocks; compiled once per instruction set by
+// tile_head_amx.cpp and tile_head_avx512.cpp, which alone may include this (their flags allow AVX-512 with BF16, VBMI2).
+// Tiles::product<Add>(a, lda, a_step, b, steps, c, ldc, aside):
+//   c[32][32] (+)= sum over steps k of a_k b_k, a_k = 32 x 32 at a + k a_step with row stride lda, b_k packed at b + 1024 k
+//   as [2][16 pairs][16 columns][2]. aside(k) runs beside step k: work for the vector units while the tile unit is busy.
+#pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own _mm512_undefined_*, which means it
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels/tile_head.h"
+
+namespace archer::kernels {
+namespace {
+
+struct Nothing {
+  void operator()(int64_t) const {}
+};
+
+// Indices that interleave two rows of 32: their first 16 columns, their last 16.
+inline __m512i interleave_index(bool last) {
+  const __m512i base = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4,
+                                        35, 3, 34, 2, 33, 1, 32, 0);
+  return last ? _mm512_add_epi16(base, _mm512_set1_epi16(16)) : base;
+}
+
+inline __mmask32 first_columns(int64_t n) {
+  return n >= 32 ? 0xFFFFFFFFu : n <= 0 ? 0u : (1u << static_cast<unsigned>(n)) - 1u;
+}
+
+// 16 x 16 double words, in place.
+inline void transpose16(__m512i r[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 8; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+  }
+}
+
+// 2^x for x >= -126, to about 2e-7 relative and exact for whole x; overflows to infinity, keeps NaN. The polynomial is a
+// least-squares fit at Chebyshev nodes of [-1/2, 1/2].
+inline __m512 exp2_of(__m512 x) {
+  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(x, whole);
+  __m512 p = _mm512_set1_ps(1.3218672e-3f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6716983e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5508930e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022238e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314688e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, whole);
+}
+
+// log2 x for positive normal x, to about 1e-5: far below the rounding of the bfloat16 that it is taken of. The
+// polynomial is log2(1 + m) / m on [0, 1), fitted by least squares at Chebyshev nodes.
+inline __m512 log2_of(__m512 x) {
+  const __m512 exponent = _mm512_getexp_ps(x);
+  const __m512 m = _mm512_sub_ps(_mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src), _mm512_set1_ps(1.0f));
+  __m512 p = _mm512_set1_ps(-0.0345952101f);
+  p = _mm512_fmadd_ps(p, m, _mm512_set1_ps(0.1464336216f));
+  p = _mm512_fmadd_ps(p, m, _mm512_set1_ps(-0.3033896685f));
+  p = _mm512_fmadd_ps(p, m, _mm512_set1_ps(0.4693017006f));
+  p = _mm512_fmadd_ps(p, m, _mm512_set1_ps(-0.7204423547f));
+  p = _mm512_fmadd_ps(p, m, _mm512_set1_ps(1.4426832199f));
+  return _mm512_fmadd_ps(p, m, exponent);
+}
+
+inline __m512 widen_low(__m512i row) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(row)), 16));
+}
+inline __m512 widen_high(__m512i row) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(row, 1)), 16));
+}
+inline __m512i narrow(__m512 low, __m512 high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+}
+
+void pack_hidden(const TileRows& rows, uint16_t* packed) {
+  const int64_t hidden_blocks = tile_blocks(rows.hidden);
+  for (int64_t r = 0; r < tile_blocks(rows.rows) * kTile; r += 16) {
+    for (int64_t h = 0; h < hidden_blocks; ++h) {
+      const __mmask32 columns = first_columns(rows.hidden - h * kTile);
+      __m512i lines[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        lines[i] = r + i < rows.rows
+                       ? _mm512_maskz_loadu_epi16(
+                             columns, rows.hidden_TH + rows.tokens_R[r + i] * rows.hidden + h * kTile)
+                       : _mm512_setzero_si512();
+      }
+      transpose16(lines);
+      uint16_t* out = packed + ((r / kTile) * hidden_blocks + h) * kBlockElements + (r % kTile) * 32;
+      for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * 32, lines[i]);
+    }
+  }
+}
+
+void pack_scaled_hidden(const TileRows& rows, const float* coefficients_R, uint16_t* packed) {
+  const int64_t hidden_blocks = tile_blocks(rows.hidden), row_blocks = tile_blocks(rows.rows);
+  const __m512i first = interleave_index(false), last = interleave_index(true);
+  const auto scaled = [&](int64_t r, int64_t h, __mmask32 columns) {
+    if (r >= rows.rows) return _mm512_setzero_si512();
+    const __m512i x = _mm512_maskz_loadu_epi16(columns, rows.hidden_TH + rows.tokens_R[r] * rows.hidden + h);
+    const __m512 c = _mm512_set1_ps(coefficients_R[r]);
+    return narrow(_mm512_mul_ps(widen_low(x), c), _mm512_mul_ps(widen_high(x), c));
+  };
+  for (int64_t r = 0; r < row_blocks * kTile; r += 2) {
+    for (int64_t h = 0; h < hidden_blocks; ++h) {
+      const __mmask32 columns = first_columns(rows.hidden - h * kTile);
+      const __m512i a = scaled(r, h * kTile, columns), b = scaled(r + 1, h * kTile, columns);
+      uint16_t* out = packed + (h * row_blocks + r / kTile) * kBlockElements + (r % kTile) * 16;
+      _mm512_storeu_si512(out, _mm512_permutex2var_epi16(a, first, b));
+      _mm512_storeu_si512(out + kBlockElements / 2, _mm512_permutex2var_epi16(a, last, b));
+    }
+  }
+}
+
+// 32 rows of the head as they lie, or copied with zeros around them where a tile would read past the end.
+struct HeadBlock {
+  const uint16_t* rows;
+  int64_t stride;
+};
+
+inline HeadBlock head_block(const uint16_t* head_VH, int64_t v, int64_t vocabulary, int64_t hidden, uint16_t* scratch) {
+  if (v + kTile < vocabulary || (v + kTile == vocabulary && hidden % kTile == 0)) return {head_VH + v * hidden, hidden};
+  const int64_t stride = tile_blocks(hidden) * kTile;
+  std::memset(scratch, 0, static_cast<size_t>(kTile * stride) * sizeof(uint16_t));
+  for (int64_t i = 0; i < kTile && v + i < vocabulary; ++i) {
+    std::memcpy(scratch + i * stride, head_VH + (v + i) * hidden, static_cast<size_t>(hidden) * sizeof(uint16_t));
+  }
+  return {scratch, stride};
+}
+
+template <class Tiles>
+void sampled_logits(const TileRows& rows, const uint16_t* head_VH, const int32_t* ids_R, const uint16_t* packed_hidden,
+                    uint16_t* scratch, float* logits_R) {
+  const int64_t hidden_blocks = tile_blocks(rows.hidden), stride = hidden_blocks * kTile;
+  alignas(64) float products[kBlockElements];
+  typename Tiles::Session session;
+  for (int64_t r = 0; r < rows.rows; r += kTile) {
+    std::memset(scratch, 0, static_cast<size_t>(kTile * stride) * sizeof(uint16_t));
+    for (int64_t i = 0; i < kTile && r + i < rows.rows; ++i) {
+      std::memcpy(scratch + i * stride, head_VH + ids_R[r + i] * rows.hidden,
+                  static_cast<size_t>(rows.hidden) * sizeof(uint16_t));
+    }
+    Tiles::template product<false>(scratch, stride, kTile, packed_hidden + (r / kTile) * hidden_blocks * kBlockElements,
+                                   hidden_blocks, products, kTile, Nothing{});
+    for (int64_t i = 0; i < kTile && r + i < rows.rows; ++i) logits_R[r + i] = products[i * kTile + i];
+  }
+}
+
+// The running sums of 32 rows of the chunk while ids pass by.
+struct RowSums {
+  __m512 shift[2], sum[2], weighted[2];
+};
+
+// One id: 32 logits to exponentials.
+template <bool Store>
+inline __attribute__((always_inline)) void exponentials_of(const float* logits, __m512 scale, RowSums& rows, uint16_t* out) {
+  __m512 e[2];
+  for (int half = 0; half < 2; ++half) {
+    __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(logits + 16 * half), rows.shift[half]), scale);
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays NaN
+    e[half] = exp2_of(x);
+    rows.sum[half] = _mm512_add_ps(rows.sum[half], e[half]);
+    rows.weighted[half] = _mm512_fmadd_ps(e[half], x, rows.weighted[half]);
+  }
+  // Not through the caches: nobody reads these lines before the whole vocabulary has passed.
+  if (Store) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), narrow(e[0], e[1]));
+}
+
+inline void add_to(double* totals, __m512 share) {
+  _mm512_storeu_pd(totals, _mm512_add_pd(_mm512_loadu_pd(totals), _mm512_cvtps_pd(_mm512_castps512_ps256(share))));
+  _mm512_storeu_pd(totals + 8,
+                   _mm512_add_pd(_mm512_loadu_pd(totals + 8), _mm512_cvtps_pd(_mm512_extractf32x8_ps(share, 1))));
+}
+
+// The exponentials of one block are made beside the product of the next one.
+template <class Tiles, bool Store>
+void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t block, uint16_t* scratch) {
+  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  const uint16_t* packed = job.packed_hidden + block * hidden_blocks * kBlockElements;
+  const __m512 scale = _mm512_set1_ps(job.scale);
+  const int64_t lines_per_step = (kTile + hidden_blocks - 1) / hidden_blocks;
+  alignas(64) float logits[2][kBlockElements];
+  RowSums sums;
+  for (int half = 0; half < 2; ++half) {
+    sums.shift[half] = _mm512_loadu_ps(job.shift_R + block * kTile + 16 * half);
+    sums.sum[half] = sums.weighted[half] = _mm512_setzero_ps();
+  }
+  const auto out_of = [&](int64_t v) {
+    return Store ? job.exponentials + ((v / kTile) * job.row_blocks + block) * kBlockElements : nullptr;
+  };
+  int now = 0;
+  for (int64_t v = begin; v < end; v += kTile, now ^= 1) {
+    const HeadBlock head = head_block(job.head_VH, v, job.vocabulary, job.hidden, scratch);
+    if (v == begin) {
+      Tiles::template product<false>(head.rows, head.stride, kTile, packed, hidden_blocks, logits[now], kTile, Nothing{});
+      continue;
+    }
+    const float* before = logits[now ^ 1];
+    uint16_t* out = out_of(v - kTile);
+    Tiles::template product<false>(head.rows, head.stride, kTile, packed, hidden_blocks, logits[now], kTile,
+                                   [&](int64_t k) __attribute__((always_inline)) {
+                                     const int64_t first = k * lines_per_step;
+                                     for (int64_t i = first; i < first + lines_per_step && i < kTile; ++i) {
+                                       exponentials_of<Store>(before + i * kTile, scale, sums, out + i * kTile);
+                                     }
+                                   });
+  }
+  const int64_t last = end - 1 - (end - 1) % kTile;
+  const float* before = logits[now ^ 1];
+  uint16_t* out = out_of(last);
+  for (int64_t i = 0; i < kTile; ++i) {
+    if (last + i < end) {
+      exponentials_of<Store>(before + i * kTile, scale, sums, out + i * kTile);
+    } else if (Store) {
+      _mm512_storeu_si512(out + i * kTile, _mm512_setzero_si512());
+    }
+  }
+  for (int half = 0; half < 2; ++half) {
+    add_to(job.sum_R + block * kTile + 16 * half, sums.sum[half]);
+    add_to(job.weighted_R + block * kTile + 16 * half, sums.weighted[half]);
+  }
+}
+
+template <class Tiles>
+void forward(const TileForward& job, uint16_t* scratch) {
+  typename Tiles::Session session;
+  std::memset(job.sum_R, 0, static_cast<size_t>(job.row_blocks * kTile) * sizeof(double));
+  std::memset(job.weighted_R, 0, static_cast<size_t>(job.row_blocks * kTile) * sizeof(double));
+  for (int64_t v = job.begin; v < job.end; v += kVocabularyStep) {
+    const int64_t end = v + kVocabularyStep < job.end ? v + kVocabularyStep : job.end;
+    for (int64_t block = 0; block < job.row_blocks; ++block) {
+      if (job.exponentials) forward_step<Tiles, true>(job, v, end, block, scratch);
+      else forward_step<Tiles, false>(job, v, end, block, scratch);
+    }
+  }
+  _mm_sfence();
+}
+
+template <class Tiles>
+void largest_logits(const TileForward& job, uint16_t* scratch, float* largest_R) {
+  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  alignas(64) float logits[kBlockElements];
+  typename Tiles::Session session;
+  for (int64_t r = 0; r < job.row_blocks * kTile; ++r) largest_R[r] = -__builtin_inff();
+  for (int64_t v = job.begin; v < job.end; v += kTile) {
+    const HeadBlock head = head_block(job.head_VH, v, job.vocabulary, job.hidden, scratch);
+    for (int64_t block = 0; block < job.row_blocks; ++block) {
+      Tiles::template product<false>(head.rows, head.stride, kTile,
+                                     job.packed_hidden + block * hidden_blocks * kBlockElements, hidden_blocks, logits, kTile,
+                                     Nothing{});
+      for (int64_t i = 0; i < kTile && v + i < job.end; ++i) {
+        for (int64_t r = 0; r < kTile; ++r) {
+          float& largest = largest_R[block * kTile + r];
+          const float z = logits[i * kTile + r];
+          if (!(z <= largest) && largest == largest) largest = z;  // NaN comes in and stays
+        }
+      }
+    }
+  }
+}
+
+void entropy_gradient(const TileEntropy& job) {
+  for (int64_t v = job.begin; v < job.end; v += kTile) {
+    for (int64_t block = 0; block < job.row_blocks; ++block) {
+      uint16_t* lines = job.exponentials + ((v / kTile) * job.row_blocks + block) * kBlockElements;
+      const float *alpha = job.alpha_R + block * kTile, *beta = job.beta_R + block * kTile;
+      for (int64_t i = 0; i < kTile; ++i) {
+        const __m512i line = _mm512_loadu_si512(lines + i * kTile);
+        __m512 e[2] = {widen_low(line), widen_high(line)};
+        for (int half = 0; half < 2; ++half) {
+          // The zeros of ids beyond the vocabulary must stay zeros.
+          const __mmask16 there = _mm512_cmp_ps_mask(e[half], _mm512_setzero_ps(), _CMP_GT_OQ);
+          const __m512 slope = _mm512_fmadd_ps(_mm512_loadu_ps(beta + 16 * half), log2_of(e[half]),
+                                               _mm512_loadu_ps(alpha + 16 * half));
+          e[half] = _mm512_maskz_mul_ps(there, e[half], slope);
+        }
+        _mm512_storeu_si512(lines + i * kTile, narrow(e[0], e[1]));
+      }
+    }
+  }
+}
+
+// Moves the rows that take part together, within each block row of 32 ids.
+void close_gaps(uint16_t* exponentials, int64_t v, const TileBackward& job) {
+  uint16_t* blocks = exponentials + (v / kTile) * job.row_blocks * kBlockElements;
+  for (int64_t i = 0; i < kTile; ++i) {
+    alignas(64) uint16_t line[2 * kTile] = {};
+    int64_t filled = 0, written = 0;
+    for (int64_t block = 0; block < job.row_blocks; ++block) {
+      const __m512i kept = _mm512_maskz_compress_epi16(
+          job.keep[block], _mm512_loadu_si512(blocks + block * kBlockElements + i * kTile));
+      _mm512_storeu_si512(line + filled, kept);
+      filled += __builtin_popcount(job.keep[block]);
+      if (filled < kTile) continue;
+      _mm512_storeu_si512(blocks + written++ * kBlockElements + i * kTile, _mm512_load_si512(line));
+      _mm512_store_si512(line, _mm512_load_si512(line + kTile));
+      filled -= kTile;
+    }
+    if (filled > 0) {
+      _mm512_storeu_si512(blocks + written * kBlockElements + i * kTile,
+                          _mm512_maskz_mov_epi16(first_columns(filled), _mm512_load_si512(line)));
+    }
+  }
+}
+
+// headᵀ of a vocabulary step: [H / 32][steps][32 h][32 v].
+inline void transpose_head(const uint16_t* head_VH, int64_t v, int64_t vocabulary, int64_t hidden, int64_t steps,
+                           uint16_t* out) {
+  const __m512i first = interleave_index(false), last = interleave_index(true);
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t h = 0; h < tile_blocks(hidden); ++h) {
+      const __mmask32 columns = first_columns(hidden - h * kTile);
+      uint16_t* block = out + (h * steps + step) * kBlockElements;
+      const int64_t v0 = v + step * kTile;
+      const auto line = [&](int64_t i) {
+        return v0 + i < vocabulary ? _mm512_maskz_loadu_epi16(columns, head_VH + (v0 + i) * hidden + h * kTile)
+                                   : _mm512_setzero_si512();
+      };
+      for (int half = 0; half < 2; ++half) {  // 16 columns at a time: more would not fit the registers
+        __m512i lines[16];
+        for (int64_t i = 0; i < 16; ++i) {
+          lines[i] = _mm512_permutex2var_epi16(line(2 * i), half ? last : first, line(2 * i + 1));
+        }
+        transpose16(lines);
+        for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(block + half * 512 + i * 32, lines[i]);
+      }
+    }
+  }
+}
+
+template <class Tiles>
+void grad_hidden(const TileBackward& job, uint16_t* scratch) {
+  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  uint16_t* head_transposed = scratch;
+  uint16_t* pairs = scratch + kVocabularyStep * hidden_blocks * kTile;
+  const __m512i first = interleave_index(false), last = interleave_index(true);
+  typename Tiles::Session session;
+  for (int64_t v = job.begin; v < job.end; v += kVocabularyStep) {
+    const int64_t end = v + kVocabularyStep < job.end ? v + kVocabularyStep : job.end;
+    const int64_t steps = tile_blocks(end - v);
+    transpose_head(job.head_VH, v, job.vocabulary, job.hidden, steps, head_transposed);
+    if (job.keep) {
+      for (int64_t step = 0; step < steps; ++step) close_gaps(job.exponentials, v + step * kTile, job);
+    }
+    for (int64_t block = 0; block < job.active_blocks; ++block) {
+      for (int64_t step = 0; step < steps; ++step) {
+        const uint16_t* e = job.exponentials + ((v / kTile + step) * job.row_blocks + block) * kBlockElements;
+        uint16_t* out = pairs + step * kBlockElements;
+        for (int64_t i = 0; i < 16; ++i) {
+          const __m512i a = _mm512_loadu_si512(e + i * 64), b = _mm512_loadu_si512(e + i * 64 + 32);
+          _mm512_store_si512(out + i * 32, _mm512_permutex2var_epi16(a, first, b));
+          _mm512_store_si512(out + 512 + i * 32, _mm512_permutex2var_epi16(a, last, b));
+        }
+      }
+      for (int64_t h = 0; h < hidden_blocks; ++h) {
+        Tiles::template product<true>(head_transposed + h * steps * kBlockElements, kTile, kBlockElements, pairs, steps,
+                                      job.grad_hidden_blocks + (block * hidden_blocks + h) * kBlockElements, kTile, Nothing{});
+      }
+    }
+  }
+}
+
+template <class Tiles>
+void grad_head(const TileBackward& job) {
+  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  alignas(64) float corner[kBlockElements];
+  typename Tiles::Session session;
+  for (int64_t v = job.begin; v < job.end; v += kTile) {
+    const uint16_t* e = job.exponentials + (v / kTile) * job.row_blocks * kBlockElements;
+    const int64_t ids = v + kTile <= job.vocabulary ? kTile : job.vocabulary - v;
+    for (int64_t h = 0; h < hidden_blocks; ++h) {
+      const uint16_t* packed = job.packed_scaled + h * job.active_blocks * kBlockElements;
+      float* target = job.grad_head_VH + v * job.hidden + h * kTile;
+      const int64_t columns = h * kTile + kTile <= job.hidden ? kTile : job.hidden - h * kTile;
+      if (ids == kTile && columns == kTile) {
+        Tiles::template product<true>(e, kTile, kBlockElements, packed, job.active_blocks, target, job.hidden, Nothing{});
+        continue;
+      }
+      Tiles::template product<false>(e, kTile, kBlockElements, packed, job.active_blocks, corner, kTile, Nothing{});
+      for (int64_t i = 0; i < ids; ++i) {
+        for (int64_t j = 0; j < columns; ++j) target[i * job.hidden + j] += corner[i * kTile + j];
+      }
+    }
+  }
+}
+
+template <class Tiles>
+constexpr TileKernels kernels_over() {
+  return {pack_hidden,      pack_scaled_hidden, sampled_logits<Tiles>, forward<Tiles>, largest_logits<Tiles>,
+          entropy_gradient, grad_hidden<Tiles>, grad_head<Tiles>};
+}
+
+}  // namespace
+}  // namespace archer::kernels
