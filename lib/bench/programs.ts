@@ -34,6 +34,12 @@ export async function nativeProgram(target: string): Promise<string> {
   return path;
 }
 
+/** What a program of native/bench says about the machine: processor, instruction set, libtorch. */
+export async function machineOf(program: string): Promise<Record<string, unknown>> {
+  const { stdout } = await run(program, ['--machine']);
+  return JSON.parse(stdout);
+}
+
 export interface Python {
   command: string;
   /** Version of torch. */

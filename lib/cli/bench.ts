@@ -5,11 +5,10 @@ import type { Command } from 'commander';
 import pc from 'picocolors';
 import { benchLoss, type Dtype, type Memory, namedShapes, rivalNames, shapeFromName } from '../bench/loss.js';
 import { busyCores, describeMachine, load } from '../bench/machine.js';
-import { findPython, nativeProgram } from '../bench/programs.js';
+import { findPython, machineOf, nativeProgram } from '../bench/programs.js';
 import { type BenchRow, quotable } from '../bench/statistics.js';
 import { benchTable } from '../bench/table.js';
 import { ArcherError, messageOf } from '../errors.js';
-import { readBuildRecord } from '../native/load.js';
 import { printJson, runCommand } from './command.js';
 
 interface LossFlags {
@@ -88,9 +87,8 @@ async function runLoss(flags: LossFlags, signal: AbortSignal, begin: () => void)
 
   // After the build, which would count as load.
   const before = { load: load(), busyCores: await busyCores() };
-  const { libtorchVersion, compiler } = readBuildRecord() ?? {};
   const report = {
-    machine: describeMachine({ libtorch: libtorchVersion, compiler, torch: python?.torch }),
+    machine: describeMachine({ ...(await machineOf(program)), torch: python?.torch }),
     load: { before: before.load, after: before.load, busy_cores_before: Number(before.busyCores.toFixed(2)) },
     rows: [] as BenchRow[],
   };

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <sys/wait.h>
+#include <torch/headeronly/version.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,7 @@ constexpr const char* kUsage =
   --chunk N                rows of logits held at once (fused_loss decides)
   --response-tokens N      length of a response (256)
   --json FILE              write {machine, load, rows} there
+  --machine                print what this machine is, as JSON
   --serve archer|gemm-floor   one contestant for `archer-native bench loss`: reads "run" and "quit", answers JSON lines
 )";
 
@@ -74,12 +76,22 @@ int64_t whole_number(const std::string& option, const std::string& text, int64_t
   return value;
 }
 
+std::string machine_json() {
+  return "{\"cpu\": " + json_text(processor_name()) + ", \"cores\": " + std::to_string(num_processors()) +
+         ", \"cpuCapability\": " + json_text(at::get_cpu_capability()) + ", \"libtorch\": " + json_text(TORCH_VERSION) +
+         "}";
+}
+
 Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     if (name == "--help") {
       std::printf("%s", kUsage);
+      std::exit(0);
+    }
+    if (name == "--machine") {
+      std::printf("%s\n", machine_json().c_str());
       std::exit(0);
     }
     require(i + 1 < argc, kConfig, name + " needs a value; --help lists the options.");
@@ -133,11 +145,6 @@ std::vector<Setting> settings(const Options& options) {
   return list;
 }
 
-std::string machine_json() {
-  return "{\"cpu\": " + json_text(processor_name()) + ", \"cores\": " + std::to_string(num_processors()) +
-         ", \"cpuCapability\": " + json_text(at::get_cpu_capability()) + "}";
-}
-
 at::ScalarType scalar_type(const std::string& dtype) { return dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
 
 std::string sample_json(const Sample& sample) {
@@ -164,8 +171,7 @@ void serve(const Options& options) {
     floor->choose();
     details = floor->description_json();
   }
-  print_line("{\"event\": \"ready\", \"protocol\": 1, \"name\": " + json_text(options.serve) + ", \"machine\": " +
-             machine_json() + ", \"details\": " + details + "}");
+  print_line("{\"event\": \"ready\", \"protocol\": 1, \"name\": " + json_text(options.serve) + ", \"details\": " + details + "}");
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "quit") return;
     if (line != "run") {
