@@ -16,6 +16,8 @@ export interface BenchRow {
   ratio: number;
   ratio_min: number;
   ratio_max: number;
+  /** The same median of CPU times: a lead where the machine is busy, no claim. */
+  cpu_ratio: number;
   memory_ratio: number | null;
   pairs: number;
   quotable: boolean;
@@ -116,6 +118,7 @@ export function makeRow(context: RowContext, ours: Measurement, rival: Measureme
     ratio: round(median(ratios)),
     ratio_min: round(Math.min(...ratios)),
     ratio_max: round(Math.max(...ratios)),
+    cpu_ratio: round(median(ours.samples.map((sample, i) => rival.samples[i]!.cpuSeconds / sample.cpuSeconds))),
     memory_ratio: hasMemory ? round(rival.peakBytes! / ours.peakBytes!) : null,
     pairs: ratios.length,
     quotable: reasons.length === 0,

@@ -11,6 +11,7 @@ const columns: [string, (row: BenchRow) => string][] = [
   ['theirs', (row) => duration(row.rival_seconds)],
   ['ratio', (row) => row.ratio.toFixed(3)],
   ['min to max', (row) => `${row.ratio_min.toFixed(3)} to ${row.ratio_max.toFixed(3)}`],
+  ['by CPU time', (row) => row.cpu_ratio.toFixed(3)],
   ['theirs / floor', (row) => row.rival_over_floor?.toFixed(2) ?? '-'],
   ['extra MB', (row) => `${megabytes(row.peak_bytes)} : ${megabytes(row.rival_peak_bytes)}`],
   ['memory ratio', (row) => row.memory_ratio?.toFixed(1) ?? '-'],

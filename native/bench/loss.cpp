@@ -171,7 +171,8 @@ void serve(const Options& options) {
     floor->choose();
     details = floor->description_json();
   }
-  print_line("{\"event\": \"ready\", \"protocol\": 1, \"name\": " + json_text(options.serve) + ", \"details\": " + details + "}");
+  print_line("{\"event\": \"ready\", \"protocol\": 1, \"name\": " + json_text(options.serve) +
+             ", \"details\": " + details + "}");
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "quit") return;
     if (line != "run") {
@@ -227,9 +228,10 @@ std::string measure(const Options& options, const Setting& setting, double load)
   char line[512];
   std::snprintf(line, sizeof line,
                 "%-14s %-8s %7ld %8.1f ms %8.1f ms %8.1f ms  %6.3f  %5.3f-%5.3f %8.1f MB  %ld of %ld  %s\n  %s",
-                setting.shape.name.c_str(), setting.dtype.c_str(), setting.threads, 1e3 * median(ours), 1e3 * median(cpu),
-                1e3 * median(bare), median(ratios), *low, *high, static_cast<double>(peak_bytes) / 1e6,
-                loss.backward_rows(), setting.shape.tokens, reasons.empty() ? "" : ("not quotable: " + reasons).c_str(),
+                setting.shape.name.c_str(), setting.dtype.c_str(), setting.threads, 1e3 * median(ours),
+                1e3 * median(cpu), 1e3 * median(bare), median(ratios), *low, *high,
+                static_cast<double>(peak_bytes) / 1e6, loss.backward_rows(), setting.shape.tokens,
+                reasons.empty() ? "" : ("not quotable: " + reasons).c_str(),
                 floor.description().c_str());
   print_line(line);
   return "{\"bench\": \"loss\", \"device\": \"cpu\", \"shape\": " + json_text(setting.shape.name) +
@@ -278,7 +280,8 @@ std::string measure_apart(const Options& options, const Setting& setting, double
 
 void table(const Options& options) {
   const double load = load_average();
-  std::printf("%s, %d processors, load %.2f; ratio = bare GEMMs / loss\n", processor_name().c_str(), num_processors(), load);
+  std::printf("%s, %d processors, load %.2f; ratio = bare GEMMs / loss\n", processor_name().c_str(),
+              num_processors(), load);
   std::printf("%-14s %-8s %7s %11s %11s %11s  %6s  %11s %11s  %s\n", "shape", "dtype", "threads", "loss", "cpu time",
               "GEMMs", "ratio", "min-max", "extra", "rows in backward");
   std::string rows;
@@ -307,7 +310,8 @@ int main(int argc, char** argv) {
     const auto* ours = dynamic_cast<const ArcherError*>(&error);
     const std::string code = ours ? ours->code() : kInternal;
     if (serving) {
-      print_line("{\"event\": \"error\", \"code\": " + json_text(code) + ", \"message\": " + json_text(error.what()) + "}");
+      print_line("{\"event\": \"error\", \"code\": " + json_text(code) + ", \"message\": " + json_text(error.what()) +
+                 "}");
     }
     std::fprintf(stderr, "%s %s\n", code.c_str(), error.what());
     return code == kConfig ? 2 : 1;

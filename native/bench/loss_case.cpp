@@ -42,7 +42,8 @@ LossShape shape_from_name(const std::string& name) {
   const int read = std::sscanf(name.c_str(), "%9ldx%9ldx%9ld%n", &shape.tokens, &shape.hidden, &shape.vocabulary, &end);
   require(read == 3 && static_cast<size_t>(end) == name.size() && shape.tokens > 0 && shape.hidden > 0 &&
               shape.vocabulary > 1,
-          kConfig, "The shape " + name + " is not known; use " + known + "or tokens x hidden x vocabulary as in 8x16x50.");
+          kConfig,
+          "The shape " + name + " is not known; use " + known + "or tokens x hidden x vocabulary as in 8x16x50.");
   return shape;
 }
 
@@ -70,7 +71,9 @@ LossCase::LossCase(const LossShape& shape, at::ScalarType dtype, bool keep_memor
   std::normal_distribution<double> normal;
   std::uniform_int_distribution<int32_t> any_id(0, static_cast<int32_t>(shape.vocabulary) - 1);
   for (size_t t = 0; t < num_tokens; ++t) ids_.push_back(any_id(random));
-  for (size_t i = 0; i < lengths_.size(); ++i) advantages_.push_back((i % 2 ? -1 : 1) * (0.2 + std::abs(normal(random))));
+  for (size_t i = 0; i < lengths_.size(); ++i) {
+    advantages_.push_back((i % 2 ? -1 : 1) * (0.2 + std::abs(normal(random))));
+  }
 
   // Code pages, thread pools and the like are nobody's extra memory: a tiny loss of the same kind touches them first.
   if (shape.tokens > 8 || shape.vocabulary > 64) {
@@ -97,8 +100,9 @@ void LossCase::set_rollout() {
 
 LossBatch LossCase::batch() const {
   const auto num_tokens = static_cast<double>(shape_.tokens);
+  const Denominators denominators{static_cast<double>(lengths_.size()), num_tokens, num_tokens};
   return {ids_,           lengths_,       group_ids_,  mask_, old_log_probs_,
-          old_entropies_, ref_log_probs_, advantages_, {},    {static_cast<double>(lengths_.size()), num_tokens, num_tokens}};
+          old_entropies_, ref_log_probs_, advantages_, {},    denominators};
 }
 
 Sample LossCase::run() {

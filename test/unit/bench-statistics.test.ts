@@ -31,7 +31,7 @@ describe('a row', () => {
   test('holds the rival’s time and memory over ours', () => {
     const floor = measurement('gemm-floor', samples(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5));
     const row = makeRow(context, measurement('archer', ours, 100e6), measurement('naive', rival, 1600e6), floor);
-    expect(row).toMatchObject({ against: 'naive', ratio: 2, memory_ratio: 16, pairs: 7, threads: 1, quotable: true, reasons: [] });
+    expect(row).toMatchObject({ against: 'naive', ratio: 2, cpu_ratio: 2, memory_ratio: 16, pairs: 7, threads: 1, quotable: true, reasons: [] });
     expect(row.ratio_min).toBeCloseTo(1.98, 2);
     expect(row.ratio_max).toBeCloseTo(2.02, 2);
     expect(row.rival_over_floor).toBe(4);
