@@ -225,7 +225,7 @@ std::string measure(const Options& options, const Setting& setting, double load)
   const double spread = (*high - *low) / median(ratios);
   if (spread > kQuotableSpread) because("the pairs' ratios spread by " + json_number(100 * spread) + " %");
 
-  char line[512];
+  char line[1024];
   std::snprintf(line, sizeof line,
                 "%-14s %-8s %7ld %8.1f ms %8.1f ms %8.1f ms  %6.3f  %5.3f-%5.3f %8.1f MB  %ld of %ld  %s\n  %s",
                 setting.shape.name.c_str(), setting.dtype.c_str(), setting.threads, 1e3 * median(ours),
