@@ -1,6 +1,6 @@
 // Builds the addon into native/build: checks the tools, finds libtorch, and runs cmake-js, which knows Node-API's
 // headers without a network. The build is incremental; nothing at all is started where no source has changed.
-//   node scripts/build-native.mjs [--tests] [--fresh] [--verbose]
+//   node scripts/build-native.mjs [--tests] [--fresh] [--verbose] [--target <CMake target>]
 // A build keeps its libtorch until it is told another one (ARCHER_LIBTORCH) or that one is gone; --fresh starts anew.
 import { createHash } from 'node:crypto';
 import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -50,7 +50,8 @@ function fingerprint(withTests) {
       a.name < b.name ? -1 : 1,
     )) {
       const path = join(folder, entry.name);
-      if (path === join('native', 'build') || (!withTests && path === join('native', 'tests'))) continue;
+      const forTests = path === join('native', 'tests') || path === join('native', 'bench');
+      if (path === join('native', 'build') || (!withTests && forTests)) continue;
       if (entry.isDirectory()) walk(path);
       else if (entry.isFile()) add(path);
     }
@@ -290,11 +291,19 @@ async function build({ tests, targets, fresh, verbose, env, say }) {
 }
 
 async function main(args) {
-  const known = ['--tests', '--fresh', '--verbose'];
+  const known = ['--tests', '--fresh', '--verbose', '--target'];
+  const at = args.indexOf('--target');
+  const targets = at < 0 ? undefined : args.splice(at, 2).slice(1);
+  if (targets?.length === 0) throw new SetupError('--target needs the name of a CMake target.');
   const unknown = args.find((arg) => !known.includes(arg));
   if (unknown) throw new SetupError(`${unknown} is not an option of build-native.mjs; it knows ${known.join(', ')}.`);
   const has = (name) => args.includes(name);
-  const { built } = await buildNative({ tests: has('--tests'), fresh: has('--fresh'), verbose: has('--verbose') });
+  const { built } = await buildNative({
+    tests: has('--tests'),
+    targets,
+    fresh: has('--fresh'),
+    verbose: has('--verbose'),
+  });
   if (!built) log('the addon is up to date.');
   return 0;
 }

@@ -1,6 +1,7 @@
 // The command line: one file per command. Nothing here loads the addon; a command does when it needs it.
 import { Command } from 'commander';
 import { packageVersion } from '../package-root.js';
+import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
@@ -15,6 +16,7 @@ Examples:
   $ archer-native plan my.yaml                           what a run will cost, before anything is spent
   $ archer-native eval --model runs/archer-native/archer/global_step_50
   $ archer-native doctor                                 is everything in working order?
+  $ archer-native bench loss                             this machine, beside what people use now
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, configuration, data or model, 130 interrupted after saving.
 Configuration keys: docs/configuration.md`;
@@ -27,7 +29,7 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addSetup]) add(program);
+  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addSetup]) add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);

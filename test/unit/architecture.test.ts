@@ -28,7 +28,8 @@ const may: Record<string, string[]> = {
   checkpoint: [],
   metrics: [],
   train: ['algorithm', 'checkpoint', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout'],
-  cli: ['config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
+  bench: ['native'], // the record of the build
+  cli: ['bench', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
 };
 const always = ['errors', 'io-error', 'package-root'];
 
@@ -85,6 +86,7 @@ const mayInclude: Record<string, string[]> = {
   optim: ['core', 'kernels', 'model'], // Parameter
   generate: ['core', 'kernels', 'model'],
   train: ['core', 'loss', 'model', 'optim'],
+  bench: ['core', 'loss'],
   binding: ['core', 'generate', 'loss', 'model', 'optim', 'train'],
 };
 
