@@ -135,14 +135,15 @@ void pack_scaled_hidden(const TileRows& rows, const float* coefficients_R, uint1
   }
 }
 
-// 32 rows of the head as they lie, or copied with zeros around them where a tile would read past the end.
+// 32 rows of the head as they lie; copied with zeros around them where a tile would reach beyond the vocabulary or into the
+// next row (whose infinities times our zeros were NaN).
 struct HeadBlock {
   const uint16_t* rows;
   int64_t stride;
 };
 
 inline HeadBlock head_block(const uint16_t* head_VH, int64_t v, int64_t vocabulary, int64_t hidden, uint16_t* scratch) {
-  if (v + kTile < vocabulary || (v + kTile == vocabulary && hidden % kTile == 0)) return {head_VH + v * hidden, hidden};
+  if (v + kTile <= vocabulary && hidden % kTile == 0) return {head_VH + v * hidden, hidden};
   const int64_t stride = tile_blocks(hidden) * kTile;
   std::memset(scratch, 0, static_cast<size_t>(kTile * stride) * sizeof(uint16_t));
   for (int64_t i = 0; i < kTile && v + i < vocabulary; ++i) {

@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "core/error.h"
+#include "kernels/cpu_isa.h"
 #include "loss/fused_loss.h"
 #include "core/head_gemm.h"
 #include "loss/naive_loss.h"
@@ -25,6 +26,15 @@ using namespace archer;
 namespace {
 
 constexpr double kNoGradientNeeded = 1e-300;
+
+// Every instruction set that this processor has, in turn; the widest again at the end.
+template <typename Body>
+void for_each_isa(Body body) {
+  for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx}) {
+    if (limit_cpu_isa(isa) == isa) body(cpu_isa_name(isa));
+    else std::printf("%s: not on this processor\n", cpu_isa_name(isa));
+  }
+}
 
 double relative_error(const at::Tensor& a, const at::Tensor& b) {
   const double norm = b.to(at::kDouble).norm().item<double>();
@@ -51,7 +61,8 @@ struct Case {
 
 // Responses of 23, 1, 0, 40, 7, 12 (wholly masked) and 9 tokens in two groups. Old and reference log-probs stand around
 // the current ones so that every branch of the loss is taken, and no ratio lies within 2 % of an edge.
-Case make_case(int64_t vocabulary, uint64_t seed, double temperature = 1.0) {
+// rounded_to: the inputs hold values of that type.
+Case make_case(int64_t vocabulary, uint64_t seed, double temperature = 1.0, at::ScalarType rounded_to = at::kDouble) {
   Case c;
   c.lengths = {23, 1, 0, 40, 7, 12, 9};
   c.group_ids = {5, 5, 5, 2, 2, 2, 5};
@@ -69,6 +80,8 @@ Case make_case(int64_t vocabulary, uint64_t seed, double temperature = 1.0) {
   c.hidden.select(0, 31).copy_(c.hidden.select(0, 29));
   for (int64_t t = 0; t < num_tokens; ++t) c.ids.push_back(any_id(random));
   c.ids[30] = c.ids[31] = c.ids[29];
+  c.hidden = c.hidden.to(rounded_to).to(at::kDouble);
+  c.head = c.head.to(rounded_to).to(at::kDouble);
   c.mask.assign(num_tokens, 1);
   for (const int t : {0, 11, 22, 40, 63, 70}) c.mask[t] = 0;
   for (int t = 71; t < 83; ++t) c.mask[t] = 0;
@@ -195,7 +208,7 @@ void check_close(const std::string& name, const Outcome& fused, const NaiveLossR
 
 // Every option, in chunks that hold everything, that cut responses, and one of odd size.
 void against_autograd() {
-  double worst_double = 0, worst_float = 0;
+  double worst_double = 0;
   for (const int64_t vocabulary : {131, 1000}) {
     for (const Named& named : option_list()) {
       const Case c = make_case(vocabulary, 7, named.options.temperature);
@@ -209,27 +222,65 @@ void against_autograd() {
         const auto classes = naive.classes;
         for (int64_t t = 0; t < 92; ++t) CHECK(fused.result.classes[t] == classes[t].item<int64_t>());
       }
-      // float32 with the classes fixed by thresholds midway between entropies, so that rounding cannot flip one.
-      Case fixed = c;
-      LossOptions options = named.options;
-      options.chunk_tokens = 29;
-      const auto basis = options.entropy_source == EntropySource::rollout
-                             ? std::vector<double>(c.old_entropies.begin(), c.old_entropies.end())
-                             : score_tokens(c.hidden, c.head, c.ids, options.temperature).entropies;
-      std::vector<double> sorted = basis;
-      std::sort(sorted.begin(), sorted.end());
-      size_t gap = 60;
-      while (sorted[gap + 1] - sorted[gap] < 1e-3) ++gap;
-      fixed.thresholds.assign(7, (sorted[gap] + sorted[gap + 1]) / 2);
-      fixed.hidden = fixed.hidden.to(at::kFloat);
-      fixed.head = fixed.head.to(at::kFloat);
-      const NaiveLossResult naive_double =
-          naive_loss(fixed.hidden.to(at::kDouble), fixed.head.to(at::kDouble), fixed.view(), options);
-      check_close(named.name + " float32", run(fixed, options, at::kFloat), naive_double, 1e-5, &worst_float);
     }
   }
-  std::printf("fused against autograd: worst relative error %.2g (float64), %.2g (float32)\n", worst_double,
-              worst_float);
+  std::printf("fused against autograd in float64: worst relative error %.2g\n", worst_double);
+}
+
+// Classes fixed by thresholds midway between entropies, so that rounding cannot flip one.
+Case with_fixed_classes(const Case& c, const LossOptions& options) {
+  const auto basis = options.entropy_source == EntropySource::rollout
+                         ? std::vector<double>(c.old_entropies.begin(), c.old_entropies.end())
+                         : score_tokens(c.hidden, c.head, c.ids, options.temperature).entropies;
+  std::vector<double> sorted = basis;
+  std::sort(sorted.begin(), sorted.end());
+  size_t gap = 60;
+  while (sorted[gap + 1] - sorted[gap] < 1e-3) ++gap;
+  Case fixed = c;
+  fixed.thresholds.assign(c.lengths.size(), (sorted[gap] + sorted[gap + 1]) / 2);
+  return fixed;
+}
+
+// Every option in float32 and bfloat16, with every instruction set, against float64 arithmetic on the same inputs.
+// Vocabularies: less than a tile, odd, tiles and a rest. bfloat16: logp and H as for float32, gradients to its rounding.
+void every_instruction_set() {
+  for_each_isa([](const char* isa) {
+    double worst[2] = {0, 0}, worst_log_prob = 0, worst_entropy = 0;
+    for (const int64_t vocabulary : {19, 131, 1000}) {
+      for (const Named& named : option_list()) {
+        for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+          Case c = make_case(vocabulary, 7, named.options.temperature);
+          const bool bf16 = dtype == at::kBFloat16;
+          if (bf16) {  // old and reference log-probs stand around those of the rounded inputs
+            c = make_case(vocabulary, 7, named.options.temperature, at::kBFloat16);
+          }
+          c = with_fixed_classes(c, named.options);
+          LossOptions options = named.options;
+          options.chunk_tokens = vocabulary == 131 ? 29 : 0;
+          const Case rounded = [&] {
+            Case copy = c;
+            copy.hidden = c.hidden.to(dtype).to(at::kDouble);
+            copy.head = c.head.to(dtype).to(at::kDouble);
+            return copy;
+          }();
+          const NaiveLossResult naive = naive_loss(rounded.hidden, rounded.head, c.view(), options);
+          const Outcome fused = run(c, options, dtype);
+          check_close(named.name + " " + isa + (bf16 ? " bf16" : " float32"), fused, naive, bf16 ? 1e-2 : 1e-5,
+                      &worst[bf16]);
+          if (!bf16) continue;
+          const at::Tensor in_loss = tensor_of({c.mask.begin(), c.mask.end()});
+          const auto largest = [&](const std::vector<double>& values, const at::Tensor& expected) {
+            return ((tensor_of(values) - expected).abs() * in_loss).max().item<double>();
+          };
+          worst_log_prob = std::max(worst_log_prob, largest(fused.result.log_probs, naive.log_probs));
+          worst_entropy = std::max(worst_entropy, largest(fused.result.entropies, naive.entropies));
+        }
+      }
+    }
+    std::printf("%s against float64: worst relative error %.2g (float32), %.2g (bf16); bf16 logp %.2g, H %.2g\n", isa,
+                worst[0], worst[1], worst_log_prob, worst_entropy);
+    CHECK(worst_log_prob <= 2e-4 && worst_entropy <= 2e-4);
+  });
 }
 
 void log_probs_and_entropies() {
@@ -373,7 +424,7 @@ void micro_batches() {
 }
 
 // bfloat16 inputs: values as from float64 arithmetic on the same inputs, gradients no worse than the naive bfloat16
-// ones; both with MKL's GEMM and without.
+// ones; with every instruction set, and without MKL's product.
 void bfloat16() {
   Case c = make_case(1000, 17);
   c.hidden = c.hidden.to(at::kBFloat16);
@@ -394,13 +445,8 @@ void bfloat16() {
   const double naive_hidden = relative_error(naive.grad_hidden_TH, exact.grad_hidden_TH),
                naive_head = relative_error(naive.grad_head_VH, exact.grad_head_VH);
   const double naive_logp = ((naive.log_probs.to(at::kDouble) - exact.log_probs).abs() * in_loss).max().item<double>();
-  for (const bool mkl : {true, false}) {
-    if (mkl && !mkl_bf16_gemm_available()) {
-      std::printf("bf16 with MKL: skipped, this libtorch exports no cblas_gemm_bf16bf16f32\n");
-      continue;
-    }
-    use_mkl_bf16_gemm(mkl);
-    for (const int64_t chunk : {0, 11}) {
+  const auto check = [&](const std::string& name) {
+    for (const int64_t chunk : {0, 11, 32, 50}) {
       options.chunk_tokens = chunk;
       const Outcome fused = run(c, options, at::kBFloat16);
       const double log_prob_error =
@@ -409,16 +455,55 @@ void bfloat16() {
           ((tensor_of(fused.result.entropies) - exact.entropies).abs() * in_loss).max().item<double>();
       const double hidden_error = relative_error(fused.grad_hidden, exact.grad_hidden_TH),
                    head_error = relative_error(fused.grad_head, exact.grad_head_VH);
-      std::printf(
-          "bf16 %s chunk %d: logp %.2g (naive %.2g), H %.2g; grad hidden %.2g (naive %.2g), head %.2g (naive %.2g)\n",
-          mkl ? "MKL" : "blocks", static_cast<int>(chunk), log_prob_error, naive_logp, entropy_error, hidden_error,
-          naive_hidden, head_error, naive_head);
+      if (chunk == 0) {
+        std::printf("bf16 %s: logp %.2g (naive %.2g), H %.2g; grad hidden %.2g (naive %.2g), head %.2g (naive %.2g)\n",
+                    name.c_str(), log_prob_error, naive_logp, entropy_error, hidden_error, naive_hidden, head_error,
+                    naive_head);
+      }
       CHECK(log_prob_error <= 2e-4 && entropy_error <= 2e-4);
       CHECK(hidden_error <= naive_hidden && head_error <= naive_head);
       CHECK(fused.grad_hidden.scalar_type() == at::kBFloat16 && fused.grad_head.scalar_type() == at::kFloat);
     }
-  }
+  };
+  for_each_isa([&](const char* isa) { check(isa); });
+  if (limit_cpu_isa(CpuIsa::avx512) != CpuIsa::plain) use_mkl_bf16_gemm(false);
+  check("without MKL");
   use_mkl_bf16_gemm(true);
+  limit_cpu_isa(CpuIsa::amx);
+}
+
+// A token that its policy holds for nearly impossible (p ~ e^-60), and one that it is sure of (1 - p ~ e^-11): both ends
+// of what the tiles' origin, the sampled id's own logit, must bear.
+void extreme_probabilities() {
+  for_each_isa([](const char* isa) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      Case c = make_case(1000, 41, 1.0, at::kBFloat16);
+      for (const int64_t t : {2, 5, 33, 44}) {
+        at::Tensor row = c.hidden.select(0, t);
+        row.copy_((c.head[c.ids[t]] * (t % 2 ? 3.0 : -9.0)).to(at::kBFloat16).to(at::kDouble));
+      }
+      const NaiveLossResult at_point = naive_loss(c.hidden, c.head, c.view(), LossOptions{});
+      for (int64_t t = 0; t < 92; ++t) c.old_log_probs[t] = c.ref_log_probs[t] = at_point.log_probs[t].item<double>();
+      for (const double bonus : {0.0, 0.02}) {
+        LossOptions options;
+        options.entropy_coeff = bonus;
+        const NaiveLossResult naive = naive_loss(c.hidden, c.head, c.view(), options);
+        const Outcome fused = run(c, options, dtype);
+        // A sure token's gradient is 1 - p ~ e^-11, a difference of float32 values near 1: 6e-8 / e^-11 of itself.
+        const double limit = 2e-2, head_limit = dtype == at::kFloat ? 1e-5 : 1e-2;
+        double worst = 0;
+        for (const int64_t t : {2, 5, 33, 44}) {
+          worst = std::max(worst, relative_error(fused.grad_hidden[t], naive.grad_hidden_TH[t]));
+          CHECK_NEAR(fused.result.log_probs[t], naive.log_probs[t].item<double>(), 2e-4);
+          CHECK_NEAR(fused.result.entropies[t], naive.entropies[t].item<double>(), 2e-4);
+        }
+        const double head = relative_error(fused.grad_head, naive.grad_head_VH);
+        if (!(worst <= limit && head <= head_limit)) std::printf("%s: %g %g\n", isa, worst, head);
+        CHECK(worst <= limit && head <= head_limit);
+      }
+      CHECK(at_point.log_probs[2].item<double>() < -40 && at_point.log_probs[5].item<double>() > -1e-4);
+    }
+  });
 }
 
 // The three products themselves, against float64, at a shape with odd sizes.
@@ -578,6 +663,36 @@ void errors_and_abort() {
   CHECK(run(nothing, LossOptions{}).result.loss == 0);
 }
 
+// NaN, infinities and impossible ids by name, in the arithmetic of this instruction set; one token; all masked.
+void bad_bf16_values() {
+  const Case good = make_case(131, 31);
+  const auto with = [&](auto change) {
+    Case c = good;
+    c.hidden = c.hidden.clone();
+    c.head = c.head.clone();
+    change(c);
+    return run(c, LossOptions{}, at::kBFloat16);
+  };
+  expect_error(kNumeric, "logits of token 8", [&] { with([](Case& c) { c.hidden[8][0] = NAN; }); });
+  expect_error(kNumeric, "logits of token 8", [&] { with([](Case& c) { c.hidden[8][0] = INFINITY; }); });
+  expect_error(kNumeric, "logits of token 1 ", [&] { with([](Case& c) { c.head[7].fill_(INFINITY); }); });
+  expect_error(kNumeric, "logits of token 1 ", [&] { with([](Case& c) { c.head[130][23] = NAN; }); });
+  expect_error(kNumeric, "has probability 0", [&] {
+    with([](Case& c) {
+      c.hidden.select(1, 0).fill_(1);
+      c.head[c.ids[4]].fill_(0);
+      c.head[c.ids[4]][0] = -INFINITY;
+    });
+  });
+  CHECK(with([](Case& c) { c.mask.assign(92, 0); }).result.backward_rows == 0);
+  const Outcome one = with([](Case& c) {
+    c.mask.assign(92, 0);
+    c.mask[50] = 1;
+  });
+  CHECK(one.result.backward_rows == 1 && one.grad_hidden[50].abs().max().item<double>() > 0);
+  CHECK(one.grad_hidden[49].abs().max().item<double>() == 0);
+}
+
 // One thread count, the same bits every time.
 void repeatable() {
   const Case c = make_case(1000, 37);
@@ -595,15 +710,20 @@ void repeatable() {
 int main() {
   at::set_num_threads(1);  // tiny products: on a busy machine two threads spend seconds in barriers
   against_autograd();
+  every_instruction_set();
+  extreme_probabilities();
   log_probs_and_entropies();
   central_differences();
   micro_batches();
   bf16_products();
-  compaction();
-  infinities();
+  for_each_isa([](const char*) {
+    compaction();
+    infinities();
+    bad_bf16_values();
+  });
   errors_and_abort();
   at::set_num_threads(2);
   bfloat16();
-  repeatable();
+  for_each_isa([](const char*) { repeatable(); });
   return check::finish();
 }
