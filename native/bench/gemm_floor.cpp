@@ -1,6 +1,7 @@
 // Candidates for the three products, and the choice of the best; see gemm_floor.h.
 #include "bench/gemm_floor.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
@@ -11,6 +12,7 @@
 #include "bench/process_stats.h"
 #include "core/error.h"
 #include "core/head_gemm.h"
+#include "kernels/tile_head.h"
 
 // MKL inside libtorch_cpu.so, as core/head_gemm.cpp declares it; here it is called on the whole matrix at once.
 extern "C" void cblas_gemm_bf16bf16f32(int layout, int trans_a, int trans_b, int m, int n, int k, float alpha,
@@ -33,6 +35,98 @@ void mkl(const at::Tensor& a, bool trans_a, const at::Tensor& b, bool trans_b, f
                          size(a, trans_a ? 0 : 1), 1.0f, bits(a), size(a, 1), bits(b), size(b, 1), beta,
                          c.data_ptr<float>(), size(c, 1));
 }
+
+// Our own tiles, without the loss in them. Operands stand in the kernels' layout: the numbers of `dlogits` are read in
+// another order (they are random), and packing of the small operand is part of the product.
+class OwnTiles {
+ public:
+  static void logits(const at::Tensor& hidden, const at::Tensor& head, at::Tensor& out) {
+    const kernels::TileKernels& own = *kernels::tile_kernels();
+    const Sizes s(hidden.size(0), head);
+    uint16_t* packed = buffer(kPacked, s.rows_by_hidden);
+    own.pack_hidden(s.rows(hidden), packed);
+    const std::vector<float> shift(static_cast<size_t>(s.row_blocks * kernels::kTile), 0.0f);
+    uint16_t* z = enough(out, s.rows_by_vocabulary);
+    share_out(s, [&](int64_t begin, int64_t end, uint16_t* scratch, int64_t) {
+      std::vector<double> unused(2 * shift.size());
+      own.forward({bits(head), s.vocabulary, s.hidden, s.row_blocks, begin, end, packed, shift.data(), 1.0f, z,
+                   unused.data(), unused.data() + shift.size(), true},
+                  scratch);
+    });
+  }
+
+  static void grad_hidden(const at::Tensor& dlogits, const at::Tensor& head, at::Tensor& grad) {
+    const Sizes s(dlogits.size(0), head);
+    static at::Tensor sums;
+    const int64_t threads = at::get_num_threads();
+    if (!sums.defined() || sums.numel() < threads * s.rows_by_hidden) sums = at::zeros({threads * s.rows_by_hidden});
+    uint16_t* z = enough(dlogits, s.rows_by_vocabulary);
+    share_out(s, [&](int64_t begin, int64_t end, uint16_t* scratch, int64_t thread) {
+      kernels::tile_kernels()->grad_hidden(job(s, head, z, begin, end, nullptr, nullptr,
+                                               sums.data_ptr<float>() + thread * s.rows_by_hidden), scratch);
+    });
+    grad.copy_(sums.narrow(0, 0, grad.numel()).view_as(grad));
+  }
+
+  static void grad_weight(const at::Tensor& dlogits, const at::Tensor& hidden, at::Tensor& grad) {
+    const Sizes s(dlogits.size(0), grad);
+    uint16_t* packed = buffer(kPackedScaled, s.rows_by_hidden);
+    const std::vector<float> ones(static_cast<size_t>(hidden.size(0)), 1.0f);
+    kernels::tile_kernels()->pack_scaled_hidden(s.rows(hidden), ones.data(), packed);
+    uint16_t* z = enough(dlogits, s.rows_by_vocabulary);
+    share_out(s, [&](int64_t begin, int64_t end, uint16_t*, int64_t) {
+      kernels::tile_kernels()->grad_head(job(s, grad, z, begin, end, packed, grad.data_ptr<float>(), nullptr));
+    });
+  }
+
+ private:
+  enum Buffer { kPacked, kPackedScaled, kScratch, kWide, kBuffers };
+
+  struct Sizes {
+    int64_t vocabulary, hidden, row_blocks, rows_by_hidden, rows_by_vocabulary;
+    mutable std::vector<int64_t> tokens;
+    Sizes(int64_t num_rows, const at::Tensor& head)
+        : vocabulary(head.size(0)), hidden(head.size(1)), row_blocks(kernels::tile_blocks(num_rows)),
+          rows_by_hidden(row_blocks * kernels::tile_blocks(hidden) * kernels::kBlockElements),
+          rows_by_vocabulary(row_blocks * kernels::tile_blocks(vocabulary) * kernels::kBlockElements) {
+      for (int64_t t = 0; t < num_rows; ++t) tokens.push_back(t);
+    }
+    kernels::TileRows rows(const at::Tensor& hidden_TH) const {
+      return {bits(hidden_TH), tokens.data(), static_cast<int64_t>(tokens.size()), hidden};
+    }
+  };
+
+  static uint16_t* buffer(Buffer which, int64_t elements) {
+    static at::Tensor buffers[kBuffers];
+    at::Tensor& own = buffers[which];
+    if (!own.defined() || own.numel() < elements) own = at::zeros({elements}, at::TensorOptions().dtype(at::kBFloat16));
+    return static_cast<uint16_t*>(own.data_ptr());
+  }
+
+  // The tensor's own memory where the padded layout fits into it.
+  static uint16_t* enough(const at::Tensor& matrix, int64_t elements) {
+    return matrix.numel() >= elements ? static_cast<uint16_t*>(matrix.data_ptr()) : buffer(kWide, elements);
+  }
+
+  static kernels::TileBackward job(const Sizes& s, const at::Tensor& head, uint16_t* z, int64_t begin, int64_t end,
+                                   const uint16_t* packed, float* grad_head, float* sums) {
+    return {static_cast<const uint16_t*>(head.const_data_ptr()), s.vocabulary, s.hidden, s.row_blocks, s.row_blocks,
+            nullptr, begin, end, z, packed, grad_head, sums};
+  }
+
+  template <typename Body>
+  static void share_out(const Sizes& s, Body body) {
+    const int64_t threads = at::get_num_threads(), step = kernels::kVocabularyStep;
+    const int64_t steps = (s.vocabulary + step - 1) / step, own = kernels::tile_scratch_elements(s.hidden);
+    uint16_t* scratch = buffer(kScratch, threads * own);
+    at::parallel_for(0, threads, 1, [&](int64_t first, int64_t past) {
+      for (int64_t thread = first; thread < past; ++thread) {
+        body(thread * steps / threads * step, std::min((thread + 1) * steps / threads * step, s.vocabulary),
+             scratch + thread * own, thread);
+      }
+    });
+  }
+};
 
 }  // namespace
 
@@ -64,6 +158,11 @@ std::vector<GemmCandidate> gemm_candidates(at::ScalarType dtype) {
                     [](const Tensor& dlogits, const Tensor& hidden, Tensor& grad) {
                       mkl(dlogits, true, hidden, false, 1, grad);
                     }});
+  }
+  if (dtype == at::kBFloat16 && kernels::tile_kernels()) {
+    list.push_back({"own tiles", HeadProduct::logits, at::kBFloat16, OwnTiles::logits});
+    list.push_back({"own tiles", HeadProduct::grad_hidden, at::kFloat, OwnTiles::grad_hidden});
+    list.push_back({"own tiles", HeadProduct::grad_weight, at::kFloat, OwnTiles::grad_weight});
   }
   return list;
 }

@@ -35,6 +35,7 @@ struct TileForward {
   float scale;                      // log2(e) / T
   uint16_t* exponentials;           // [V / 32][R / 32][32 v][32 r], or null: sums alone
   double *sum_R, *weighted_R;       // written: this call's shares of S_r and X_r
+  bool bare = false;                // the logits themselves instead: what the product alone costs (benchmarks)
 };
 
 struct TileBackward {

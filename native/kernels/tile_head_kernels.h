@@ -175,9 +175,15 @@ struct RowSums {
   __m512 shift[2], sum[2], weighted[2];
 };
 
+enum class Keep { sums, exponentials, logits };
+
 // One id: 32 logits to exponentials.
-template <bool Store>
+template <Keep keep>
 inline __attribute__((always_inline)) void exponentials_of(const float* logits, __m512 scale, RowSums& rows, uint16_t* out) {
+  if (keep == Keep::logits) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), narrow(_mm512_load_ps(logits), _mm512_load_ps(logits + 16)));
+    return;
+  }
   __m512 e[2];
   for (int half = 0; half < 2; ++half) {
     __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(logits + 16 * half), rows.shift[half]), scale);
@@ -187,7 +193,7 @@ inline __attribute__((always_inline)) void exponentials_of(const float* logits, 
     rows.weighted[half] = _mm512_fmadd_ps(e[half], x, rows.weighted[half]);
   }
   // Not through the caches: nobody reads these lines before the whole vocabulary has passed.
-  if (Store) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), narrow(e[0], e[1]));
+  if (keep == Keep::exponentials) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), narrow(e[0], e[1]));
 }
 
 inline void add_to(double* totals, __m512 share) {
@@ -197,7 +203,7 @@ inline void add_to(double* totals, __m512 share) {
 }
 
 // The exponentials of one block are made beside the product of the next one.
-template <class Tiles, bool Store>
+template <class Tiles, Keep keep>
 void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t block, uint16_t* scratch) {
   const int64_t hidden_blocks = tile_blocks(job.hidden);
   const uint16_t* packed = job.packed_hidden + block * hidden_blocks * kBlockElements;
@@ -210,7 +216,7 @@ void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t bl
     sums.sum[half] = sums.weighted[half] = _mm512_setzero_ps();
   }
   const auto out_of = [&](int64_t v) {
-    return Store ? job.exponentials + ((v / kTile) * job.row_blocks + block) * kBlockElements : nullptr;
+    return keep != Keep::sums ? job.exponentials + ((v / kTile) * job.row_blocks + block) * kBlockElements : nullptr;
   };
   int now = 0;
   for (int64_t v = begin; v < end; v += kTile, now ^= 1) {
@@ -225,7 +231,7 @@ void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t bl
                                    [&](int64_t k) __attribute__((always_inline)) {
                                      const int64_t first = k * lines_per_step;
                                      for (int64_t i = first; i < first + lines_per_step && i < kTile; ++i) {
-                                       exponentials_of<Store>(before + i * kTile, scale, sums, out + i * kTile);
+                                       exponentials_of<keep>(before + i * kTile, scale, sums, out + i * kTile);
                                      }
                                    });
   }
@@ -234,8 +240,8 @@ void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t bl
   uint16_t* out = out_of(last);
   for (int64_t i = 0; i < kTile; ++i) {
     if (last + i < end) {
-      exponentials_of<Store>(before + i * kTile, scale, sums, out + i * kTile);
-    } else if (Store) {
+      exponentials_of<keep>(before + i * kTile, scale, sums, out + i * kTile);
+    } else if (keep != Keep::sums) {
       _mm512_storeu_si512(out + i * kTile, _mm512_setzero_si512());
     }
   }
@@ -253,8 +259,9 @@ void forward(const TileForward& job, uint16_t* scratch) {
   for (int64_t v = job.begin; v < job.end; v += kVocabularyStep) {
     const int64_t end = v + kVocabularyStep < job.end ? v + kVocabularyStep : job.end;
     for (int64_t block = 0; block < job.row_blocks; ++block) {
-      if (job.exponentials) forward_step<Tiles, true>(job, v, end, block, scratch);
-      else forward_step<Tiles, false>(job, v, end, block, scratch);
+      if (!job.exponentials) forward_step<Tiles, Keep::sums>(job, v, end, block, scratch);
+      else if (job.bare) forward_step<Tiles, Keep::logits>(job, v, end, block, scratch);
+      else forward_step<Tiles, Keep::exponentials>(job, v, end, block, scratch);
     }
   }
   _mm_sfence();

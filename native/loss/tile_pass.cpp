@@ -165,6 +165,29 @@ void TilePass::multiply_back(const kernels::TileRows& rows, const std::vector<fl
   });
 }
 
+// grad_hidden of row r is c_r times column r of its blocks. rows: where each active token stands; empty: 0, 1, 2, ...
+void TilePass::write_grad_hidden(Rows active, Rows rows, const std::vector<float>& coefficients,
+                                 at::Tensor& grad_hidden_TH) {
+  const int64_t hidden_blocks = tile_blocks(hidden_);
+  const float* blocks = workspace_.grad_blocks.const_data_ptr<float>();
+  const auto write = [&](auto* grad_TH) {
+    at::parallel_for(0, hidden_blocks, 8, [&](int64_t first, int64_t past) {
+      for (int64_t h = first; h < past; ++h) {
+        const int64_t columns = std::min(kTile, hidden_ - h * kTile);
+        for (size_t j = 0; j < active.size(); ++j) {
+          const int64_t r = rows.empty() ? static_cast<int64_t>(j) : rows[j];
+          const float* column = blocks + ((r / kTile) * hidden_blocks + h) * kBlockElements + r % kTile;
+          const float c = coefficients[static_cast<size_t>(r)];
+          auto* out = grad_TH + active[j] * hidden_ + h * kTile;
+          for (int64_t i = 0; i < columns; ++i) out[i] = c * column[i * kTile];
+        }
+      }
+    });
+  };
+  if (grad_hidden_TH.scalar_type() == at::kBFloat16) write(grad_hidden_TH.data_ptr<c10::BFloat16>());
+  else write(grad_hidden_TH.data_ptr<float>());
+}
+
 void TilePass::backward(Rows active, Rows active_rows, const std::vector<float>& grad_log_prob,
                         const std::vector<float>& grad_entropy, at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH) {
   if (active.empty()) return;
@@ -218,22 +241,7 @@ void TilePass::backward(Rows active, Rows active_rows, const std::vector<float>&
   }
   multiply_back(tile_rows(compact ? active : Rows(rows_)), coefficients, compact ? keep.data() : nullptr, grad_head_VH);
 
-  // grad_hidden of row r: c_r times column r of its blocks.
-  const int64_t hidden_blocks = tile_blocks(hidden_);
-  const float* blocks = workspace_.grad_blocks.const_data_ptr<float>();
-  const bool to_bf16_grad = grad_hidden_TH.scalar_type() == at::kBFloat16;
-  at::parallel_for(0, static_cast<int64_t>(active.size()), 64, [&](int64_t first, int64_t past) {
-    for (int64_t j = first; j < past; ++j) {
-      const int64_t r = compact ? j : active_rows[static_cast<size_t>(j)], t = active[static_cast<size_t>(j)];
-      const float c = coefficients[static_cast<size_t>(r)];
-      for (int64_t h = 0; h < hidden_; ++h) {
-        const int64_t block = (r / kTile) * hidden_blocks + h / kTile;
-        const float value = c * blocks[block * kBlockElements + (h % kTile) * kTile + r % kTile];
-        if (to_bf16_grad) grad_hidden_TH.data_ptr<c10::BFloat16>()[t * hidden_ + h] = value;
-        else grad_hidden_TH.data_ptr<float>()[t * hidden_ + h] = value;
-      }
-    }
-  });
+  write_grad_hidden(active, compact ? Rows() : active_rows, coefficients, grad_hidden_TH);
   backward_rows_ += static_cast<int64_t>(active.size());
 }
 

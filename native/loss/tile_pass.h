@@ -43,6 +43,8 @@ class TilePass : public HeadPass<float> {
   void multiply_back(const kernels::TileRows& rows, const std::vector<float>& coefficients, const uint32_t* keep,
                      at::Tensor& grad_head_VH);
 
+  void write_grad_hidden(Rows active, Rows rows, const std::vector<float>& coefficients, at::Tensor& grad_hidden_TH);
+
   const kernels::TileKernels& kernels_;
   float temperature_;
   int64_t hidden_, chunk_, share_;
