@@ -11,6 +11,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/tile_linear.h"
+
 namespace archer::kernels {
 
 constexpr int64_t kTile = 32;              // side of a block
@@ -19,7 +21,7 @@ constexpr int64_t kVocabularyStep = 256;   // ids whose weights stay in the L2 c
 
 inline int64_t tile_blocks(int64_t n) { return (n + kTile - 1) / kTile; }
 
-// Where rows of the chunk stand in the hidden states: row r is hidden_TH[tokens_R[r]].
+// Where rows of the chunk stand in the hidden states: row r is hidden_TH[tokens_R[r]], or hidden_TH[r] without tokens_R.
 struct TileRows {
   const uint16_t* hidden_TH;
   const int64_t* tokens_R;
@@ -73,6 +75,7 @@ struct TileKernels {
   // grad_hidden first: it moves the rows of `keep` together, for grad_head too.
   void (*grad_hidden)(const TileBackward& job, uint16_t* scratch);
   void (*grad_head)(const TileBackward& job);
+  void (*linear)(const TileLinear& job, uint16_t* scratch);
 };
 
 // bfloat16 elements of scratch for one thread, aligned to 64 bytes.

@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -74,7 +73,7 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> w = weights(false);
   const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
-    return bias < 0 ? at::linear(x, w[weight]) : at::linear(x, w[weight], w[bias]);
+    return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
   };
   rope_.reserve(1 + *std::max_element(positions_B.begin(), positions_B.end()));
   at::Tensor ids = at::empty({batch}, at::kInt), positions = at::empty({batch}, at::kInt);

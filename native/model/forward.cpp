@@ -6,7 +6,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -80,7 +79,7 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, bool training,
   const at::AutoGradMode grad_mode(training);
   const std::vector<at::Tensor> w = weights(training);
   const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
-    return bias < 0 ? at::linear(x, w[weight]) : at::linear(x, w[weight], w[bias]);
+    return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
   };
   rope_.reserve(longest(sequences));
   const Rotation rotation{rope_.cosine(), rope_.sine(), positions_of(sequences)};

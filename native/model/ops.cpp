@@ -7,7 +7,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
+#include "core/linear.h"
 #include "kernels/decoder_rows.h"
 #include "model/scalar_dispatch.h"
 
@@ -141,7 +143,32 @@ struct Rotate : Function<Rotate> {
   }
 };
 
+// The tiles' product has no derivative of its own. x [.., K], weight [N, K], bias [N] or undefined.
+struct Linear : Function<Linear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    context->save_for_backward({x, weight});
+    context->saved_data["bias"] = bias.has_value();
+    return linear_product(x, weight, bias.value_or(at::Tensor()));
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], dout = grads[0].reshape({-1, weight.size(0)});
+    const bool bias = context->saved_data["bias"].toBool();
+    return {dout.mm(weight).view(x.sizes()), dout.t().mm(x.reshape({-1, weight.size(1)})),
+            bias ? dout.sum(0) : at::Tensor()};
+  }
+};
+
 }  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (at::GradMode::is_enabled() && linear_is_row_exact(x.scalar_type())) {
+    return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+  }
+  return linear_product(x, weight, bias);
+}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (at::GradMode::is_enabled()) return RmsNorm::apply(x, weight, eps);

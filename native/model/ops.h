@@ -16,6 +16,9 @@ struct Rotation {
 };
 
 // RMSNorm over the last dimension of `weight`'s size: x may hold several heads per row. Same shape as x.
+// x Wᵀ + bias [.., N]; bias may be undefined. With the same bits with and without autograd.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 // silu(gate) * up

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/head_gemm.h"
+#include "core/linear.h"
 
 namespace archer {
 namespace {
@@ -161,7 +162,8 @@ at::Tensor Transformer::logits(const at::Tensor& hidden_MH) const {
   const at::Tensor hidden = hidden_MH.contiguous();
   const at::ScalarType dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor logits_MV = at::empty({hidden.size(0), config_.vocab_size}, dtype);
-  head_logits(hidden, head().compute.detach(), logits_MV);
+  const at::Tensor weight = head().compute.detach();
+  if (!tile_linear_to_float(hidden, weight, logits_MV)) head_logits(hidden, weight, logits_MV);
   return logits_MV;
 }
 

@@ -86,7 +86,7 @@ const mayInclude: Record<string, string[]> = {
   optim: ['core', 'kernels', 'model'], // Parameter
   generate: ['core', 'kernels', 'model'],
   train: ['core', 'loss', 'model', 'optim'],
-  bench: ['core', 'loss'],
+  bench: ['core', 'kernels', 'loss'],
   binding: ['core', 'generate', 'loss', 'model', 'optim', 'train'],
 };
 

@@ -1,6 +1,7 @@
-// The head's kernels with AMX: eight tile registers hold a 2 x 2 block of sums, two operands from each side.
+// The tile kernels with AMX: eight tile registers hold a 2 x 2 block of sums, two operands from each side.
 #if defined(__AMX_BF16__)
 #include "kernels/tile_head_kernels.h"
+#include "kernels/tile_linear_kernels.h"
 
 namespace archer::kernels {
 namespace {
@@ -63,7 +64,9 @@ struct AmxTiles {
 
 }  // namespace
 
-extern const TileKernels kAmxTileKernels = kernels_over<AmxTiles>();
+extern const TileKernels kAmxTileKernels = {
+    pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, largest_logits<AmxTiles>,
+    entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>,      linear<AmxTiles>};
 
 }  // namespace archer::kernels
 #endif

@@ -1,6 +1,7 @@
-// The head's kernels with AVX512-BF16: eight rows by two vectors of sums, each row's pair broadcast from memory.
+// The tile kernels with AVX512-BF16: eight rows by two vectors of sums, each row's pair broadcast from memory.
 #if defined(__AVX512BF16__)
 #include "kernels/tile_head_kernels.h"
+#include "kernels/tile_linear_kernels.h"
 
 namespace archer::kernels {
 namespace {
@@ -47,7 +48,9 @@ struct Avx512Tiles {
 
 }  // namespace
 
-extern const TileKernels kAvx512TileKernels = kernels_over<Avx512Tiles>();
+extern const TileKernels kAvx512TileKernels = {
+    pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, largest_logits<Avx512Tiles>,
+    entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>,      linear<Avx512Tiles>};
 
 }  // namespace archer::kernels
 #endif

@@ -1,0 +1,77 @@
+// Sharing out the outputs among threads; see linear.h.
+#include "core/linear.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+
+#include <algorithm>
+
+#include "kernels/tile_head.h"
+
+namespace archer {
+namespace {
+
+using kernels::kBlockElements;
+using kernels::kTile;
+using kernels::tile_blocks;
+
+constexpr int64_t kRowsAtOnce = 512;            // packed rows that fit the L2 cache beside a block of the weight
+constexpr int64_t kGrainElements = 1 << 15;     // of the weight: fewer are not worth a second thread
+
+// Per calling thread, kept: packing is a small part of a small product, mapping memory is not.
+uint16_t* kept_buffer(int which, int64_t elements) {
+  thread_local at::Tensor buffers[2];
+  at::Tensor& buffer = buffers[which];
+  if (!buffer.defined() || buffer.numel() < elements) {
+    buffer = at::Tensor();
+    buffer = at::empty({elements}, at::TensorOptions().dtype(at::kBFloat16));
+  }
+  return static_cast<uint16_t*>(buffer.data_ptr());
+}
+
+const uint16_t* bits(const at::Tensor& tensor) { return static_cast<const uint16_t*>(tensor.const_data_ptr()); }
+
+void multiply(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, uint16_t* out, float* wide_out) {
+  const kernels::TileKernels& tiles = *kernels::tile_kernels();
+  const int64_t inputs = weight_NK.size(1), outputs = weight_NK.size(0), rows = x.numel() / inputs;
+  const int64_t scratch_elements = kTile * tile_blocks(inputs) * kTile;
+  uint16_t* scratch = kept_buffer(0, at::get_num_threads() * scratch_elements);
+  for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, rows - row);
+    uint16_t* packed = kept_buffer(1, tile_blocks(count) * tile_blocks(inputs) * kBlockElements);
+    tiles.pack_hidden({bits(x) + row * inputs, nullptr, count, inputs}, packed);
+    const int64_t grain = std::max<int64_t>(1, kGrainElements / (kTile * inputs * tile_blocks(count)));
+    at::parallel_for(0, tile_blocks(outputs), grain, [&](int64_t first, int64_t past) {
+      tiles.linear({bits(weight_NK), outputs, inputs, count, first * kTile, std::min(past * kTile, outputs), packed,
+                    bias_N.defined() ? bits(bias_N) : nullptr, out ? out + row * outputs : nullptr,
+                    wide_out ? wide_out + row * outputs : nullptr},
+                   scratch + at::get_thread_num() * scratch_elements);
+    });
+  }
+}
+
+bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
+  return x.scalar_type() == at::kBFloat16 && kernels::tile_kernels() && x.is_contiguous() && weight_NK.is_contiguous();
+}
+
+}  // namespace
+
+bool linear_is_row_exact(at::ScalarType dtype) { return dtype == at::kBFloat16 && kernels::tile_kernels(); }
+
+at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
+  if (!tiles_fit(x_RK, weight_NK)) return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
+  auto sizes = x_RK.sizes().vec();
+  sizes.back() = weight_NK.size(0);
+  at::Tensor out = at::empty(sizes, x_RK.options());
+  multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out.data_ptr()), nullptr);
+  return out;
+}
+
+bool tile_linear_to_float(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
+  if (!tiles_fit(x_RK, weight_NK)) return false;
+  multiply(x_RK, weight_NK, {}, nullptr, out_RN.data_ptr<float>());
+  return true;
+}
+
+}  // namespace archer

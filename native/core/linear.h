@@ -1,0 +1,17 @@
+// y = x Wᵀ + bias without autograd: our own tiles for bfloat16 where the processor has them (kernels/tile_linear.h), else ATen.
+// Legend: R rows, K inputs, N outputs.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace archer {
+
+// x_RK [.., K] and weight_NK of one dtype; bias_N may be undefined. Returns [.., N] of that dtype.
+at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N = {});
+
+// Whether linear_product() computes each row in the same way whatever rows stand around it.
+bool linear_is_row_exact(at::ScalarType dtype);
+
+// The same product of bfloat16 inputs, not rounded to bfloat16. False where there are no tiles: nothing is done then.
+bool tile_linear_to_float(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN);
+
+}  // namespace archer
