@@ -43,9 +43,18 @@ void linear(const TileLinear& job, uint16_t* scratch) {
   typename Tiles::Session session;
   for (int64_t n = job.begin; n < job.end; n += kTile) {
     const HeadBlock weight = head_block(job.weight_NK, n, job.outputs, job.inputs, scratch);
+    // Few rows: the weight's way from memory is all the time there is. The next block's lines are fetched while this one is
+    // multiplied; they lie behind it (a prefetch past the end does nothing).
+    const char* next = reinterpret_cast<const char*>(job.weight_NK + (n + kTile) * job.inputs);
     for (int64_t row = 0; row < job.rows; row += kTile) {
+      const int64_t ahead = row == 0 ? kTile : 0;
       Tiles::template product<false>(weight.rows, weight.stride, kTile,
-                                     job.packed + (row / kTile) * steps * kBlockElements, steps, products, kTile, Nothing{});
+                                     job.packed + (row / kTile) * steps * kBlockElements, steps, products, kTile,
+                                     [&](int64_t k) __attribute__((always_inline)) {
+                                       for (int64_t i = 0; i < ahead; ++i) {
+                                         _mm_prefetch(next + (k * kTile + i) * 64, _MM_HINT_T1);
+                                       }
+                                     });
       write_rows(job, products, n, row);
     }
   }
