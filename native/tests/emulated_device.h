@@ -60,14 +60,20 @@ class EmulatedDevice : public HeadDevice {
     allocated_.erase(memory);
     std::free(memory);
   }
-  void upload(void* to, const void* from_host, size_t bytes) override { std::memcpy(to, from_host, bytes); }
+  void upload(void* to, const void* from_host, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from_host, bytes);
+  }
   void download(void* to_host, const void* from, size_t bytes) override {
     const char* data = static_cast<const char*>(from);
     downloads_.push_back({to_host, {data, data + bytes}});
   }
-  void zero(void* memory, size_t bytes) override { std::memset(memory, 0, bytes); }
+  void zero(void* memory, size_t bytes) override {
+    if (bytes > 0) std::memset(memory, 0, bytes);
+  }
   void synchronize() override {
-    for (const auto& [to, data] : downloads_) std::memcpy(to, data.data(), data.size());
+    for (const auto& [to, data] : downloads_) {
+      if (!data.empty()) std::memcpy(to, data.data(), data.size());
+    }
     downloads_.clear();
     ++num_synchronisations;
   }
