@@ -18,6 +18,11 @@ namespace archer::gpu {
 
 constexpr int kGroups = 4;  // a row's copies are waited for in four parts, so that sums begin before all have landed
 
+template <bool kValue>
+struct Choice {
+  static constexpr bool value = kValue;
+};
+
 template <int kThreads>
 struct SharedHeader {
   Float4 inbox[2][kMaxCluster];  // (max, sum, weighted, sampled logit) of every block of the cluster, by row parity
@@ -99,12 +104,23 @@ struct Frame {
   }
   ARCHER_DEVICE bool wide(int vector) const { return aligned && count_in(vector) == kElements; }
 
+  // A vector that wide() holds for.
   template <bool kBonus>
+  ARCHER_DEVICE void write_wide(Bf16* out, int vector, const float (&values)[kElements],
+                                const RowGradient& gradient) const {
+    float g[kElements];
+    ARCHER_UNROLL
+    for (int i = 0; i < kElements; ++i) g[i] = gradient_element<kBonus>(values[i], gradient, scale);
+    store_gradients(out + static_cast<int64_t>(vector) * kElements, g, true, kElements);
+  }
   ARCHER_DEVICE void write_vector(Bf16* out, int vector, const float (&values)[kElements],
                                   const RowGradient& gradient) const {
     float g[kElements];
     ARCHER_UNROLL
-    for (int i = 0; i < kElements; ++i) g[i] = gradient_element<kBonus>(values[i], gradient, scale);
+    for (int i = 0; i < kElements; ++i) {
+      g[i] = gradient.slope != 0.0f ? gradient_element<true>(values[i], gradient, scale)
+                                    : gradient_element<false>(values[i], gradient, scale);
+    }
     store_gradients(out + static_cast<int64_t>(vector) * kElements, g, wide(vector), count_in(vector));
   }
   ARCHER_DEVICE void write_zeros(Bf16* out, int vector) const {
@@ -187,6 +203,9 @@ ARCHER_DEVICE void resident_rows(const HeadRowsParams& p) {
   const int share = (frame.num_vectors() + kCluster - 1) / kCluster, first = rank * share;
   const int left = frame.num_vectors() - first;
   const int count = left < 0 ? 0 : left < share ? left : share;  // vectors of this block
+  // Of them, how many are whole and may be copied and written 16 (8) bytes at a time: all but the row's last.
+  const int wide_count = !frame.aligned ? 0 : first + count < frame.num_vectors() || frame.wide(frame.num_vectors() - 1)
+                                                  ? count : count - 1;
   const int group = ((count + kThreads * kGroups - 1) / (kThreads * kGroups)) * kThreads;
 
   // This thread's copy of one vector into its slot.
@@ -255,37 +274,51 @@ ARCHER_DEVICE void resident_rows(const HeadRowsParams& p) {
     const bool has_next = item + num_clusters < p.num_rows;
     const In* next = has_next ? frame.logits(frame.row_of(item + num_clusters)) : nullptr;
     Bf16* const out = frame.gradients(row);
-    const auto write_groups = [&](auto write) {
+    const auto write_slowly = [&](int v) {  // any vector, and rows that have no gradient
+      if (gradient.active) {
+        float values[kElements];
+        unpack(slots[v], values);
+        frame.write_vector(out, first + v, values, gradient);
+      } else if (p.zero_inactive) {
+        frame.write_zeros(out, first + v);
+      }
+      if (has_next) fetch(next, v);
+    };
+    const auto write_row = [&](auto bonus) {
+      constexpr bool kBonus = decltype(bonus)::value;
       for (int g = 0; g < kGroups; ++g) {
-        for (int v = g * group + thread; v < end_of(g); v += kThreads) {
-          write(v);
-          if (has_next) fetch(next, v);
+        const int end = end_of(g), wide_end = !gradient.active ? 0 : end < wide_count ? end : wide_count;
+        int v = g * group + thread;
+        for (; v + kThreads < wide_end; v += 2 * kThreads) {  // two at a time, so that their latencies overlap
+          const int w = v + kThreads;
+          float of_v[kElements], of_w[kElements];
+          unpack(slots[v], of_v);
+          unpack(slots[w], of_w);
+          frame.template write_wide<kBonus>(out, first + v, of_v, gradient);
+          frame.template write_wide<kBonus>(out, first + w, of_w, gradient);
+          if (has_next) {
+            copy_async_16(&slots[v], next + static_cast<int64_t>(first + v) * kElements);
+            copy_async_16(&slots[w], next + static_cast<int64_t>(first + w) * kElements);
+          }
         }
+        if (v < wide_end) {
+          float of_v[kElements];
+          unpack(slots[v], of_v);
+          frame.template write_wide<kBonus>(out, first + v, of_v, gradient);
+          if (has_next) copy_async_16(&slots[v], next + static_cast<int64_t>(first + v) * kElements);
+          v += kThreads;
+        }
+        for (; v < end; v += kThreads) write_slowly(v);
         copy_commit();
       }
     };
-    if (!gradient.active) {
-      write_groups([&](int v) {
-        if (p.zero_inactive) frame.write_zeros(out, first + v);
-      });
-      continue;
-    }
-    const float target_gradient = gradient.target;
     if (gradient.slope != 0.0f) {
-      write_groups([&](int v) {
-        float values[kElements];
-        unpack(slots[v], values);
-        frame.template write_vector<true>(out, first + v, values, gradient);
-      });
+      write_row(Choice<true>{});
     } else {
-      write_groups([&](int v) {
-        float values[kElements];
-        unpack(slots[v], values);
-        frame.template write_vector<false>(out, first + v, values, gradient);
-      });
+      write_row(Choice<false>{});
     }
     // The thread that wrote the sampled id's vector writes that element again: same thread, same address, in order.
-    if (owns_target) out[id] = to_bf16(target_gradient);
+    if (owns_target && gradient.active) out[id] = to_bf16(gradient.target);
   }
 }
 
@@ -369,11 +402,7 @@ ARCHER_DEVICE void streaming_rows(const HeadRowsParams& p) {
         if (v >= num_vectors) continue;
         float values[kElements];
         unpack(words[i], values);
-        if (gradient.slope != 0.0f) {
-          frame.template write_vector<true>(out, v, values, gradient);
-        } else {
-          frame.template write_vector<false>(out, v, values, gradient);
-        }
+        frame.write_vector(out, v, values, gradient);
       }
     };
     Word4 words[kTile];

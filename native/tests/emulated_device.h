@@ -26,14 +26,14 @@ struct EmulatedOptions {
   size_t shared_bytes = size_t{227} << 10;  // per block, of the pretended GPU
   int max_cluster = 8;
   int resident_clusters = 2;              // clusters that run at once; a launch's rows are shared out among them
-  bool reversed = false;                  // order in which threads take their turns
+  gpu::emulation::Order order = gpu::emulation::Order::in_turn;
   size_t free_bytes = size_t{1} << 30;
 };
 
 class EmulatedDevice : public HeadDevice {
  public:
   explicit EmulatedDevice(const EmulatedOptions& options = {}) : options_(options) {
-    machine_.reversed = options.reversed;
+    machine_.order = options.order;
   }
   ~EmulatedDevice() override {
     for (const auto& [memory, bytes] : allocated_) std::free(memory);

@@ -61,6 +61,14 @@ struct Fiber {
   uint64_t seen = 0;
 };
 
+// Who goes on first among those that may: a missing barrier may show in one order alone.
+enum class Order {
+  in_turn,      // every thread once, then again
+  reversed,     // the same from the last thread to the first
+  first_block,  // a block runs until all its threads wait, then the next one
+  last_block,   // the same from the last block to the first
+};
+
 class Machine {
  public:
   static Machine*& current() {
@@ -79,7 +87,7 @@ class Machine {
     current() = nullptr;
   }
 
-  bool reversed = false;  // threads take their turns from the last to the first: a missing barrier may show only so
+  Order order = Order::in_turn;
 
   Fiber& fiber() { return *running_; }
   Block& block() { return blocks_[static_cast<size_t>(running_->block)]; }
@@ -134,16 +142,24 @@ class Machine {
       fiber.commits = 0;
       if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
     }
+    const bool backwards = order == Order::reversed || order == Order::last_block;
+    const bool by_block = order == Order::first_block || order == Order::last_block;
+    const size_t num_turns = by_block ? blocks_.size() : 1, per_turn = num_fibers_ / num_turns;
     for (size_t left = num_fibers_; left > 0;) {
-      bool progress = false;
-      for (size_t f = 0; f < num_fibers_; ++f) {
-        Fiber& fiber = fibers_[reversed ? num_fibers_ - 1 - f : f];
-        if (fiber.done || (fiber.waits && fiber.waits->generation == fiber.seen)) continue;
-        progress = true;
-        enter(fiber);
-        left -= fiber.done;
+      const size_t progress_before = steps_;
+      for (size_t turn = 0; turn < num_turns; ++turn) {
+        for (size_t before = steps_ - 1; before != steps_ && left > 0;) {
+          before = steps_;
+          for (size_t f = turn * per_turn; f < (turn + 1) * per_turn; ++f) {
+            Fiber& fiber = fibers_[backwards ? num_fibers_ - 1 - f : f];
+            if (fiber.done || (fiber.waits && fiber.waits->generation == fiber.seen)) continue;
+            ++steps_;
+            enter(fiber);
+            left -= fiber.done;
+          }
+        }
       }
-      if (!progress) {
+      if (steps_ == progress_before) {
         std::printf("gpu emulation: %zu threads wait at barriers that the others never reach\n", left);
         std::abort();
       }
@@ -193,7 +209,7 @@ class Machine {
 
   std::vector<Block> blocks_;
   std::vector<Fiber> fibers_;
-  size_t num_fibers_ = 0;
+  size_t num_fibers_ = 0, steps_ = 1;
   Barrier cluster_;
   Fiber* running_ = nullptr;
   jmp_buf scheduler_{};

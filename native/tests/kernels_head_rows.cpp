@@ -10,11 +10,11 @@ namespace {
 void kernels_against_float64() {
   row_cases::Worst worst;
   const auto cases = row_cases::case_list();
-  bool reversed = false;
+  int turn = 0;
   for (const auto& c : cases) {
     EmulatedOptions options;
     options.cluster = c.cluster;
-    options.reversed = reversed = !reversed;
+    options.order = static_cast<gpu::emulation::Order>(turn++ % 4);
     EmulatedDevice device(options);
     row_cases::check_case(device, c, worst);
     CHECK(device.num_allocations() == 0);
@@ -30,6 +30,7 @@ void large_vocabularies() {
     EmulatedOptions options;
     options.cluster = c.cluster;
     options.threads = kHeadRowsThreads;
+    options.order = gpu::emulation::Order::first_block;
     EmulatedDevice device(options);
     row_cases::check_case(device, c, worst);
   }
