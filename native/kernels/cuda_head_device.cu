@@ -56,6 +56,7 @@ class CudaHeadDevice : public HeadDevice {
         check(cudaStreamCreateWithFlags(&own_stream_, cudaStreamNonBlocking), "Making a CUDA stream");
         stream_ = own_stream_;
       }
+      check(cudaEventCreateWithFlags(&mark_, cudaEventDisableTiming), "Making a CUDA event");
       check_cublas(cublas_.create(&handle_), "cublasCreate");
       check_cublas(cublas_.set_stream(handle_, stream_), "cublasSetStream");
       if (options.cublas_workspace_bytes > 0) {
@@ -106,6 +107,23 @@ class CudaHeadDevice : public HeadDevice {
   void synchronize() override {
     use();
     check(cudaStreamSynchronize(stream_), "Waiting for the GPU");
+  }
+  void* allocate_host(size_t bytes) override {
+    use();
+    void* memory = nullptr;
+    check(cudaMallocHost(&memory, bytes > 0 ? bytes : 1), "Allocating pinned memory");
+    return memory;
+  }
+  void release_host(void* memory) noexcept override {
+    if (memory != nullptr) cudaFreeHost(memory);
+  }
+  void mark() override {
+    use();
+    check(cudaEventRecord(mark_, stream_), "Recording a CUDA event");
+  }
+  void wait_for_mark() override {
+    use();
+    check(cudaEventSynchronize(mark_), "Waiting for the GPU");
   }
 
   // Row-major [rows, columns] is column-major [columns, rows]: every product is the transposed one with its factors
@@ -175,6 +193,7 @@ class CudaHeadDevice : public HeadDevice {
   void close() noexcept {
     if (handle_ != nullptr) cublas_.destroy(handle_);
     release(workspace_);
+    if (mark_ != nullptr) cudaEventDestroy(mark_);
     if (own_stream_ != nullptr) cudaStreamDestroy(own_stream_);
   }
 
@@ -183,6 +202,7 @@ class CudaHeadDevice : public HeadDevice {
   cublas::Handle handle_ = nullptr;
   void* workspace_ = nullptr;
   cudaStream_t stream_ = nullptr, own_stream_ = nullptr;
+  cudaEvent_t mark_ = nullptr;
   int num_processors_ = 0, max_cluster_ = 1;
   size_t shared_bytes_ = 0;
 };

@@ -1,7 +1,7 @@
 // What the head's loop (loss/head_loss.h) asks of a device: memory, the three products, the row kernels. One stream:
-// every call is queued behind the ones before it, and only synchronize() waits. Device pointers of bfloat16 are
-// uint16_t*. Legend: R rows of a chunk, H hidden size, V vocabulary. cuda_head_device() makes the one for CUDA; the
-// tests have one that runs on the CPU.
+// every call is queued behind the ones before it, and only synchronize() and wait_for_mark() wait. Device pointers of
+// bfloat16 are uint16_t*. Legend: R rows of a chunk, H hidden size, V vocabulary. cuda_head_device() makes the one for
+// CUDA; the tests have one that runs on the CPU.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -33,6 +33,13 @@ class HeadDevice {
   virtual void download(void* to_host, const void* from, size_t bytes) = 0;  // complete after synchronize()
   virtual void zero(void* memory, size_t bytes) = 0;
   virtual void synchronize() = 0;
+  // Memory of the host that downloads reach without anybody waiting.
+  virtual void* allocate_host(size_t bytes) = 0;
+  virtual void release_host(void* memory) noexcept = 0;
+  // wait_for_mark() waits for what had been queued at the last mark(), downloads to allocate_host() memory included,
+  // while later work goes on.
+  virtual void mark() = 0;
+  virtual void wait_for_mark() = 0;
 
   // logits_RV = hidden_RH head_VH^T, summed in float32; `stride` elements from row to row.
   virtual void multiply_logits(const uint16_t* hidden_RH, const uint16_t* head_VH, void* logits, LogitsType type,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
@@ -73,10 +74,11 @@ bool may_have_gradient(const LossOptions& options, double advantage, uint8_t tok
   return class_is_known ? options.classes[token_class].kl_coef != 0 : options.has_kl();
 }
 
-// One pass: the device decides, the host only queues. The first num_live rows may have a gradient.
+// One pass: the device decides, the host only queues. The rows from num_idle on may have a gradient; they come last, so
+// that their last products run while the host makes the result.
 void decide_on_device(HeadRun& run, const LossBatch& batch, const LossOptions& options,
                       const HeadLossOptions& head_options, const TokenLossEvaluator<float>& evaluator,
-                      int64_t num_live) {
+                      int64_t num_idle) {
   const RowArrays& arrays = run.arrays();
   const RowWeights weights = row_weights(batch, options, evaluator.result().classes, evaluator.response_of_token());
   const auto n = static_cast<size_t>(run.num_rows());
@@ -106,7 +108,12 @@ void decide_on_device(HeadRun& run, const LossBatch& batch, const LossOptions& o
     run.upload(arrays.classes, classes);
   }
 
-  for_chunks(0, num_live, run.chunk(), [&](int64_t begin, int64_t count) {
+  for_chunks(0, num_idle, run.chunk(), [&](int64_t begin, int64_t count) {
+    run.logits(begin, count);
+    run.statistics();
+  });
+  if (num_idle == run.num_rows()) run.queue_fetch(0, run.num_rows());
+  for_chunks(num_idle, run.num_rows(), run.chunk(), [&](int64_t begin, int64_t count) {
     run.logits(begin, count);
     HeadRowsParams p = run.params();
     p.zero_inactive = !head_options.compact_clipped;
@@ -126,17 +133,13 @@ void decide_on_device(HeadRun& run, const LossBatch& batch, const LossOptions& o
     p.kl_type = options.kl_type;
     p.entropy_coeff = static_cast<float>(options.entropy_coeff);
     run.device().run_rows(HeadRowsMode::fused, p);
+    if (begin + count == run.num_rows()) run.queue_fetch(0, run.num_rows());
     if (head_options.compact_clipped) {
       run.close_gaps_and_multiply(run.active_rows());
     } else {
       run.multiply_all();
     }
   });
-  for_chunks(num_live, run.num_rows(), run.chunk(), [&](int64_t begin, int64_t count) {
-    run.logits(begin, count);
-    run.statistics();
-  });
-  run.fetch(0, run.num_rows());
 }
 
 // Ends of the segments of rows whose classes are decided together: whole responses, packed into chunks where they fit.
@@ -198,97 +201,138 @@ int64_t recompute_backward(const DeviceHead& head, std::span<const int32_t> ids_
   return run.backward_rows();
 }
 
-HeadLossResult head_loss_on(const DeviceHead& head, const LossBatch& batch, const LossOptions& options,
-                            const HeadLossOptions& head_options, HeadWorkspace& workspace, const JobControl* control) {
-  TokenLossEvaluator<float> evaluator(batch, options);
-  check_head(head, batch.loss_mask.size(), batch.ids.size());
-  check_options(options.temperature, head_options);
-  const bool wants_gradients = head.grad_head_VH != nullptr;
-  const bool one_pass = evaluator.unit() == DecisionUnit::token;
-
-  // The tokens in the loss; those that cannot have a gradient last, where the device decides.
-  std::vector<int32_t> tokens, idle;
-  for (const int64_t t : evaluator.loss_rows()) {
-    const auto at = static_cast<size_t>(t);
-    const double advantage = batch.advantages[static_cast<size_t>(evaluator.response_of_token()[at])];
-    const bool live = !one_pass || (wants_gradients &&
-                                    may_have_gradient(options, advantage, evaluator.result().classes[at],
-                                                      options.entropy_source == EntropySource::rollout));
-    (live ? tokens : idle).push_back(static_cast<int32_t>(t));
-  }
-  const auto num_live = static_cast<int64_t>(tokens.size());
-  tokens.insert(tokens.end(), idle.begin(), idle.end());
-  check_ids(batch.ids, tokens, head.vocabulary);
-  if (wants_gradients) zero_grad_hidden(head, workspace.device());
-
-  HeadLossResult result;
-  result.log_probs.assign(batch.loss_mask.size(), 0.0);
-  result.entropies.assign(batch.loss_mask.size(), 0.0);
-  std::vector<float> log_probs(batch.loss_mask.size(), 0.0f), entropies(batch.loss_mask.size(), 0.0f);
-  const auto num_rows = static_cast<int64_t>(tokens.size());
-  int64_t backward_rows = 0;
-  if (num_rows > 0) {
-    HeadRun run(head, batch.ids, options.temperature, tokens, head_options, workspace, control);
-    const auto keep = [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const auto t = static_cast<size_t>(tokens[static_cast<size_t>(k)]);
-        log_probs[t] = run.stats[static_cast<size_t>(k)].log_prob;
-        entropies[t] = run.stats[static_cast<size_t>(k)].entropy;
-        result.log_probs[t] = static_cast<double>(log_probs[t]);
-        result.entropies[t] = static_cast<double>(entropies[t]);
-      }
-    };
-    if (one_pass) {
-      decide_on_device(run, batch, options, head_options, evaluator, num_live);
-      keep(0, num_rows);
-      evaluator.evaluate(0, static_cast<int64_t>(log_probs.size()), log_probs.data(), entropies.data());
-      backward_rows = run.backward_rows();
+// Everything that a call needs until its result is made.
+class Call : public PendingHeadLoss {
+ public:
+  Call(const DeviceHead& head, const LossBatch& batch, const LossOptions& options, const HeadLossOptions& head_options,
+       HeadWorkspace& workspace, const JobControl* control)
+      : head_(head), batch_(batch), options_(options), head_options_(head_options), workspace_(workspace),
+        control_(control), evaluator_(batch, options), one_pass_(evaluator_.unit() == DecisionUnit::token) {
+    check_head(head, batch.loss_mask.size(), batch.ids.size());
+    check_options(options.temperature, head_options);
+    const std::vector<int32_t> tokens = sort_tokens();
+    check_ids(batch.ids, tokens, head.vocabulary);
+    if (wants_gradients()) zero_grad_hidden(head_, workspace.device());
+    log_probs_.assign(batch.loss_mask.size(), 0.0f);
+    entropies_.assign(batch.loss_mask.size(), 0.0f);
+    if (tokens.empty()) return;
+    run_.emplace(head_, batch_.ids, options_.temperature, tokens, head_options_, workspace_, control_);
+    if (one_pass_) {
+      decide_on_device(*run_, batch_, options_, head_options_, evaluator_, num_idle_);
     } else {
-      std::vector<int32_t> too_long;  // tokens of segments beyond a chunk, whose gradients come last
-      int64_t begin = 0;
-      for (const int64_t end : segment_ends(tokens, evaluator.response_of_token(), evaluator.unit(), run.chunk())) {
-        for_chunks(begin, end, run.chunk(), [&](int64_t at, int64_t count) {
-          run.logits(at, count);
-          run.statistics();
-        });
-        run.fetch(begin, end);
-        keep(begin, end);
-        const int32_t first = tokens[static_cast<size_t>(begin)], past = tokens[static_cast<size_t>(end - 1)] + 1;
-        evaluator.evaluate(first, past, log_probs.data() + first, entropies.data() + first);
-        const auto& terms = evaluator.result();
-        if (wants_gradients && end - begin <= run.chunk()) {
-          const Coefficients c =
-              chunk_coefficients(tokens, begin, end - begin, terms.grad_log_prob, terms.grad_entropy);
-          run.gradient(c.active, c.grad_log_prob, c.grad_entropy);
-        } else if (wants_gradients) {
-          too_long.insert(too_long.end(), tokens.begin() + begin, tokens.begin() + end);
-        }
-        begin = end;
-      }
-      HeadLossOptions same_chunk = head_options;
-      same_chunk.chunk_tokens = run.chunk();
-      backward_rows = run.backward_rows() +
-                      recompute_backward(head, batch.ids, options.temperature, too_long,
-                                         evaluator.result().grad_log_prob, evaluator.result().grad_entropy, same_chunk,
-                                         workspace, control);
+      decide_on_host();
     }
-    workspace.device().synchronize();
   }
 
-  TokenLossResult<float> terms = evaluator.take_result();
-  result.loss = terms.loss;
-  result.classes = std::move(terms.classes);
-  result.thresholds = std::move(terms.thresholds);
-  result.sums = terms.sums;
-  result.backward_rows = backward_rows;
-  return result;
-}
+  HeadLossResult finish() override {
+    return translated([&] {
+      if (run_ && one_pass_) {
+        run_->finish_fetch(0, run_->num_rows());
+        keep(0, run_->num_rows());
+        evaluator_.evaluate(0, static_cast<int64_t>(log_probs_.size()), log_probs_.data(), entropies_.data());
+        backward_rows_ = run_->backward_rows();
+      }
+      TokenLossResult<float> terms = evaluator_.take_result();
+      HeadLossResult result;
+      result.loss = terms.loss;
+      result.log_probs.assign(log_probs_.begin(), log_probs_.end());
+      result.entropies.assign(entropies_.begin(), entropies_.end());
+      result.classes = std::move(terms.classes);
+      result.thresholds = std::move(terms.thresholds);
+      result.sums = terms.sums;
+      result.backward_rows = backward_rows_;
+      return result;
+    });
+  }
+
+ private:
+  bool wants_gradients() const { return head_.grad_head_VH != nullptr; }
+
+  // The tokens in the loss; where the device decides, those that cannot have a gradient first.
+  std::vector<int32_t> sort_tokens() {
+    std::vector<int32_t> live, tokens;
+    for (const int64_t t : evaluator_.loss_rows()) {
+      const auto at = static_cast<size_t>(t);
+      const double advantage = batch_.advantages[static_cast<size_t>(evaluator_.response_of_token()[at])];
+      const bool may = !one_pass_ || (wants_gradients() &&
+                                      may_have_gradient(options_, advantage, evaluator_.result().classes[at],
+                                                        options_.entropy_source == EntropySource::rollout));
+      (may ? live : tokens).push_back(static_cast<int32_t>(t));
+    }
+    num_idle_ = static_cast<int64_t>(tokens.size());
+    tokens.insert(tokens.end(), live.begin(), live.end());
+    return tokens;
+  }
+
+  // Fetched statistics of rows begin .. end - 1, by token.
+  void keep(int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const auto t = static_cast<size_t>(run_->tokens()[static_cast<size_t>(k)]);
+      log_probs_[t] = run_->stats()[k].log_prob;
+      entropies_[t] = run_->stats()[k].entropy;
+    }
+  }
+
+  // Statistics of whole responses, the evaluator's decision, then the gradient pass.
+  void decide_on_host() {
+    const Tokens tokens = run_->tokens();
+    const int64_t chunk = run_->chunk();
+    std::vector<int32_t> too_long;  // tokens of segments beyond a chunk, whose gradients come last
+    int64_t begin = 0;
+    for (const int64_t end : segment_ends(tokens, evaluator_.response_of_token(), evaluator_.unit(), chunk)) {
+      for_chunks(begin, end, chunk, [&](int64_t at, int64_t count) {
+        run_->logits(at, count);
+        run_->statistics();
+      });
+      run_->fetch(begin, end);
+      keep(begin, end);
+      const int32_t first = tokens[static_cast<size_t>(begin)], past = tokens[static_cast<size_t>(end - 1)] + 1;
+      evaluator_.evaluate(first, past, log_probs_.data() + first, entropies_.data() + first);
+      const auto& terms = evaluator_.result();
+      if (wants_gradients() && end - begin <= chunk) {
+        const Coefficients c = chunk_coefficients(tokens, begin, end - begin, terms.grad_log_prob, terms.grad_entropy);
+        run_->gradient(c.active, c.grad_log_prob, c.grad_entropy);
+      } else if (wants_gradients()) {
+        too_long.insert(too_long.end(), tokens.begin() + begin, tokens.begin() + end);
+      }
+      begin = end;
+    }
+    HeadLossOptions same_chunk = head_options_;
+    same_chunk.chunk_tokens = chunk;
+    backward_rows_ = run_->backward_rows() +
+                     recompute_backward(head_, batch_.ids, options_.temperature, too_long,
+                                        evaluator_.result().grad_log_prob, evaluator_.result().grad_entropy, same_chunk,
+                                        workspace_, control_);
+  }
+
+  DeviceHead head_;
+  LossBatch batch_;
+  LossOptions options_;
+  HeadLossOptions head_options_;
+  HeadWorkspace& workspace_;
+  const JobControl* control_;
+  TokenLossEvaluator<float> evaluator_;
+  bool one_pass_;
+  std::optional<HeadRun> run_;
+  std::vector<float> log_probs_, entropies_;  // [T]
+  int64_t num_idle_ = 0, backward_rows_ = 0;
+};
 
 }  // namespace
 
 HeadLossResult head_loss(const DeviceHead& head, const LossBatch& batch, const LossOptions& options,
                          const HeadLossOptions& head_options, HeadWorkspace& workspace, const JobControl* control) {
-  return translated([&] { return head_loss_on(head, batch, options, head_options, workspace, control); });
+  HeadLossResult result = begin_head_loss(head, batch, options, head_options, workspace, control)->finish();
+  translated([&] { workspace.device().synchronize(); });
+  return result;
+}
+
+std::unique_ptr<PendingHeadLoss> begin_head_loss(const DeviceHead& head, const LossBatch& batch,
+                                                 const LossOptions& options, const HeadLossOptions& head_options,
+                                                 HeadWorkspace& workspace, const JobControl* control) {
+  return translated([&]() -> std::unique_ptr<PendingHeadLoss> {
+    return std::make_unique<Call>(head, batch, options, head_options, workspace, control);
+  });
 }
 
 DeviceScores score_tokens_on(const DeviceHead& head, std::span<const int32_t> ids_T, double temperature,
@@ -307,9 +351,9 @@ DeviceScores score_tokens_on(const DeviceHead& head, std::span<const int32_t> id
       run.statistics();
     });
     run.fetch(0, run.num_rows());
-    for (const RowStats& stats : run.stats) {
-      scores.log_probs.push_back(static_cast<double>(stats.log_prob));
-      scores.entropies.push_back(static_cast<double>(stats.entropy));
+    for (int64_t k = 0; k < run.num_rows(); ++k) {
+      scores.log_probs.push_back(static_cast<double>(run.stats()[k].log_prob));
+      scores.entropies.push_back(static_cast<double>(run.stats()[k].entropy));
     }
     return scores;
   });

@@ -12,6 +12,7 @@
 // Legend: T response tokens of the micro-batch, H hidden size, V vocabulary; row t of hidden_TH predicts ids[t].
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -52,7 +53,7 @@ struct DeviceScores {
   std::vector<double> entropies;  // [T], nats
 };
 
-// Device memory that lives across calls and grows when it must. Not to be shared by two calls at a time.
+// Memory that lives across calls and grows when it must. Not to be shared by two calls at a time.
 class HeadWorkspace {
  public:
   explicit HeadWorkspace(HeadDevice& device) : device_(device) {}
@@ -61,15 +62,18 @@ class HeadWorkspace {
   HeadWorkspace& operator=(const HeadWorkspace&) = delete;
 
   HeadDevice& device() { return device_; }
-  enum Slot { kLogits, kHidden, kGradHidden, kRowData, kIndices, kNumSlots };
+  enum Slot { kLogits, kHidden, kGradHidden, kRowData, kNumSlots };
   void* get(Slot slot, size_t bytes);
-  size_t size_bytes() const;
+  void* get_host(size_t bytes);  // where results are downloaded to
+  size_t size_bytes() const;     // on the device
   size_t slot_bytes(Slot slot) const { return bytes_[slot]; }
 
  private:
   HeadDevice& device_;
   void* memory_[kNumSlots] = {};
   size_t bytes_[kNumSlots] = {};
+  void* host_memory_ = nullptr;
+  size_t host_bytes_ = 0;
 };
 
 // Throws ARCHER_E_CONFIG, ARCHER_E_SHAPE (naming the field), ARCHER_E_NUMERIC (naming the token; the gradients are then
@@ -78,6 +82,19 @@ class HeadWorkspace {
 HeadLossResult head_loss(const DeviceHead& head, const LossBatch& batch, const LossOptions& options,
                          const HeadLossOptions& head_options, HeadWorkspace& workspace,
                          const JobControl* control = nullptr);
+
+// The same in two halves, for a caller who has more to queue: begin_head_loss() returns as soon as the device has all its
+// work (at once where the classes are known beforehand), finish() waits for the statistics alone and makes the result,
+// while the last products may still be running. Faults among the logits show in finish(). The batch's spans and the
+// workspace must be left alone in between.
+class PendingHeadLoss {
+ public:
+  virtual ~PendingHeadLoss() = default;
+  virtual HeadLossResult finish() = 0;
+};
+std::unique_ptr<PendingHeadLoss> begin_head_loss(const DeviceHead& head, const LossBatch& batch,
+                                                 const LossOptions& options, const HeadLossOptions& head_options,
+                                                 HeadWorkspace& workspace, const JobControl* control = nullptr);
 
 // Log-probabilities and entropies of the softmax of the logits / temperature.
 DeviceScores score_tokens_on(const DeviceHead& head, std::span<const int32_t> ids_T, double temperature,

@@ -59,6 +59,18 @@ int64_t choose_chunk(const HeadLossOptions& options, int64_t rows, int64_t row_b
 
 HeadWorkspace::~HeadWorkspace() {
   for (void* memory : memory_) device_.release(memory);
+  device_.release_host(host_memory_);
+}
+
+void* HeadWorkspace::get_host(size_t bytes) {
+  if (bytes > host_bytes_) {
+    device_.release_host(host_memory_);
+    host_memory_ = nullptr;
+    host_bytes_ = 0;
+    host_memory_ = device_.allocate_host(bytes);
+    host_bytes_ = bytes;
+  }
+  return host_memory_;
 }
 
 void* HeadWorkspace::get(Slot slot, size_t bytes) {
@@ -81,9 +93,9 @@ size_t HeadWorkspace::size_bytes() const {
 HeadRun::HeadRun(const DeviceHead& head, std::span<const int32_t> ids_T, double temperature,
                  std::vector<int32_t> tokens, const HeadLossOptions& options, HeadWorkspace& workspace,
                  const JobControl* control)
-    : stats(tokens.size()), head_(head), device_(workspace.device()), workspace_(workspace), control_(control),
+    : head_(head), device_(workspace.device()), workspace_(workspace), control_(control),
       tokens_(std::move(tokens)), temperature_(static_cast<float>(temperature)), logits_type_(options.logits_type),
-      stride_(round_up(head.vocabulary, 8)), flags_(tokens_.size()) {
+      stride_(round_up(head.vocabulary, 8)) {
   const int64_t row_bytes = stride_ * (logits_type_ == LogitsType::float32 ? 4 : 2);
   const int64_t rows = num_rows();
   chunk_ = choose_chunk(options, rows, row_bytes, workspace);
@@ -94,6 +106,9 @@ HeadRun::HeadRun(const DeviceHead& head, std::span<const int32_t> ids_T, double 
   const size_t bytes = parts.bytes();
   parts.place(workspace.get(HeadWorkspace::kRowData, bytes));
   arrays_.lay_out(parts, rows, most);
+
+  stats_ = static_cast<RowStats*>(workspace.get_host(tokens_.size() * (sizeof(RowStats) + 1)));
+  flags_ = reinterpret_cast<uint8_t*>(stats_ + tokens_.size());
 
   std::vector<int32_t> ids(tokens_.size());
   for (size_t k = 0; k < ids.size(); ++k) ids[k] = ids_T[static_cast<size_t>(tokens_[k])];
@@ -127,13 +142,17 @@ HeadRowsParams HeadRun::params() const {
 
 void HeadRun::statistics() { device_.run_rows(HeadRowsMode::statistics, params()); }
 
-void HeadRun::fetch(int64_t begin, int64_t end) {
+void HeadRun::queue_fetch(int64_t begin, int64_t end) {
   const auto count = static_cast<size_t>(end - begin);
-  device_.download(stats.data() + begin, arrays_.stats + begin, count * sizeof(RowStats));
-  device_.download(flags_.data() + begin, arrays_.flags + begin, count);
-  device_.synchronize();
+  device_.download(stats_ + begin, arrays_.stats + begin, count * sizeof(RowStats));
+  device_.download(flags_ + begin, arrays_.flags + begin, count);
+  device_.mark();
+}
+
+void HeadRun::finish_fetch(int64_t begin, int64_t end) {
+  device_.wait_for_mark();
   for (int64_t k = begin; k < end; ++k) {
-    const uint8_t fault = flags_[static_cast<size_t>(k)] & kRowFaults;
+    const uint8_t fault = flags_[k] & kRowFaults;
     if (fault == 0) continue;
     const std::string token = std::to_string(tokens_[static_cast<size_t>(k)]);
     throw ArcherError(kNumeric, fault & kRowNotFinite
@@ -161,11 +180,11 @@ void HeadRun::gradient(const std::vector<int32_t>& active, const std::vector<flo
 }
 
 std::vector<int32_t> HeadRun::active_rows() {
-  device_.download(flags_.data() + begin_, arrays_.flags + begin_, static_cast<size_t>(count_));
+  device_.download(flags_ + begin_, arrays_.flags + begin_, static_cast<size_t>(count_));
   device_.synchronize();
   std::vector<int32_t> active;
   for (int64_t j = 0; j < count_; ++j) {
-    if (flags_[static_cast<size_t>(begin_ + j)] & kRowActive) active.push_back(static_cast<int32_t>(j));
+    if (flags_[begin_ + j] & kRowActive) active.push_back(static_cast<int32_t>(j));
   }
   return active;
 }

@@ -63,8 +63,14 @@ class HeadRun {
   // Parameters for the rows in the buffer.
   HeadRowsParams params() const;
   void statistics();
-  // Statistics of rows begin .. end - 1 to the host; waits, and throws ARCHER_E_NUMERIC where a row has a fault.
-  void fetch(int64_t begin, int64_t end);
+  // Statistics of rows begin .. end - 1 to the host: queued, and marked.
+  void queue_fetch(int64_t begin, int64_t end);
+  // Waits for that mark; throws ARCHER_E_NUMERIC where a row has a fault.
+  void finish_fetch(int64_t begin, int64_t end);
+  void fetch(int64_t begin, int64_t end) {
+    queue_fetch(begin, end);
+    finish_fetch(begin, end);
+  }
   // The gradient pass and the products for the buffer's rows `active` (ascending); coefficients per row of the buffer.
   void gradient(const std::vector<int32_t>& active, const std::vector<float>& grad_log_prob,
                 const std::vector<float>& grad_entropy);
@@ -76,7 +82,8 @@ class HeadRun {
   // order of the rows in the products' sums depends on nothing but which rows are active.
   void close_gaps_and_multiply(const std::vector<int32_t>& active);
 
-  std::vector<RowStats> stats;  // [rows], as far as they have been fetched
+  // [num_rows()], as far as they have been fetched; in memory of the workspace.
+  const RowStats* stats() const { return stats_; }
 
  private:
   int64_t gradient_stride() const { return logits_type_ == LogitsType::float32 ? 2 * stride_ : stride_; }
@@ -92,7 +99,8 @@ class HeadRun {
   float temperature_;
   LogitsType logits_type_;
   int64_t stride_, chunk_ = 0, begin_ = 0, count_ = 0, backward_rows_ = 0;
-  std::vector<uint8_t> flags_;
+  RowStats* stats_ = nullptr;
+  uint8_t* flags_ = nullptr;
   void* logits_ = nullptr;
   const uint16_t* hidden_ = nullptr;  // of the rows in the buffer
   RowArrays arrays_{};

@@ -1,6 +1,7 @@
 // The head's device on the CPU: plain loops for the three products, the row kernels' source run by gpu_emulation.h.
-// Downloads happen at synchronize() and no earlier, so that code which reads them too soon fails here.
+// Downloads happen at synchronize() or wait_for_mark() and no earlier, so that code which reads them too soon fails here.
 #pragma once
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -39,7 +40,7 @@ class EmulatedDevice : public HeadDevice {
     for (const auto& [memory, bytes] : allocated_) std::free(memory);
   }
 
-  int num_synchronisations = 0, num_products = 0;
+  int num_synchronisations = 0, num_mark_waits = 0, num_products = 0;
   int64_t product_rows = 0;               // rows of the backward products of the head's gradient
   size_t num_allocations() const { return allocated_.size(); }
   size_t peak_bytes() const { return peak_bytes_; }
@@ -71,11 +72,15 @@ class EmulatedDevice : public HeadDevice {
     if (bytes > 0) std::memset(memory, 0, bytes);
   }
   void synchronize() override {
-    for (const auto& [to, data] : downloads_) {
-      if (!data.empty()) std::memcpy(to, data.data(), data.size());
-    }
-    downloads_.clear();
+    finish_downloads(downloads_.size());
     ++num_synchronisations;
+  }
+  void* allocate_host(size_t bytes) override { return allocate(bytes); }
+  void release_host(void* memory) noexcept override { release(memory); }
+  void mark() override { marked_ = downloads_.size(); }
+  void wait_for_mark() override {
+    finish_downloads(marked_);
+    ++num_mark_waits;
   }
 
   void multiply_logits(const uint16_t* hidden_RH, const uint16_t* head_VH, void* logits, LogitsType type,
@@ -139,6 +144,15 @@ class EmulatedDevice : public HeadDevice {
   }
 
  private:
+  void finish_downloads(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const auto& [to, data] = downloads_[i];
+      if (!data.empty()) std::memcpy(to, data.data(), data.size());
+    }
+    downloads_.erase(downloads_.begin(), downloads_.begin() + static_cast<std::ptrdiff_t>(count));
+    marked_ -= std::min(marked_, count);
+  }
+
   void launch(int blocks, int threads, int cluster, size_t shared_bytes, const std::function<void()>& body) {
     if (blocks > 0) machine_.launch(blocks, threads, cluster, shared_bytes, body);
   }
@@ -181,7 +195,7 @@ class EmulatedDevice : public HeadDevice {
   gpu::emulation::Machine machine_;
   std::map<void*, size_t> allocated_;
   std::vector<std::pair<void*, std::vector<char>>> downloads_;
-  size_t bytes_ = 0, peak_bytes_ = 0;
+  size_t marked_ = 0, bytes_ = 0, peak_bytes_ = 0;
 };
 
 }  // namespace archer
