@@ -1,4 +1,4 @@
-// What the head's loop (loss/head_loss.h) asks of a device: memory, the three products, the row kernels. One stream:
+// What the head's loop (head/head_loss.h) asks of a device: memory, the three products, the row kernels. One stream:
 // every call is queued behind the ones before it, and only synchronize() and wait_for_mark() wait. Device pointers of
 // bfloat16 are uint16_t*. Legend: R rows of a chunk, H hidden size, V vocabulary. cuda_head_device() makes the one for
 // CUDA; the tests have one that runs on the CPU.

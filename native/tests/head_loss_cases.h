@@ -1,4 +1,4 @@
-// The case list of the head's loss on a device (loss/head_loss.h): loss, log-probabilities, entropies, classes, sums and
+// The case list of the head's loss on a device (head/head_loss.h): loss, log-probabilities, entropies, classes, sums and
 // both gradients against float64 (softmax_row(double), token_loss<double>, plain loops for the products).
 // Legend: T tokens, H hidden size, V vocabulary.
 #pragma once
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/softmax_rows.h"
-#include "loss/head_loss.h"
+#include "head/head_loss.h"
 #include "loss/token_classes.h"
 #include "tests/head_row_cases.h"
 

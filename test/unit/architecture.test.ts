@@ -83,6 +83,7 @@ const mayInclude: Record<string, string[]> = {
   core: ['kernels'],
   model: ['core', 'kernels'],
   loss: ['core', 'kernels'],
+  head: ['core', 'kernels', 'loss'],
   optim: ['core', 'kernels', 'model'], // Parameter
   generate: ['core', 'kernels', 'model'],
   train: ['core', 'loss', 'model', 'optim'],

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda_head_device.h"
-#include "loss/head_loss.h"
+#include "head/head_loss.h"
 #include "tests/head_row_cases.h"
 
 namespace archer::bench {

@@ -7,7 +7,7 @@
 
 #include "core/job_control.h"
 #include "kernels/head_device.h"
-#include "loss/head_loss.h"
+#include "head/head_loss.h"
 
 namespace archer {
 

@@ -1,5 +1,5 @@
 // See head_run.h.
-#include "loss/head_run.h"
+#include "head/head_run.h"
 
 #include <algorithm>
 #include <string>

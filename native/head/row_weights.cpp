@@ -1,5 +1,5 @@
 // See row_weights.h.
-#include "loss/row_weights.h"
+#include "head/row_weights.h"
 
 namespace archer {
 

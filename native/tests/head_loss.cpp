@@ -1,4 +1,4 @@
-// The head's loss on a device (loss/head_loss.h): its flows, chunks and compaction over the emulated device, against
+// The head's loss on a device (head/head_loss.h): its flows, chunks and compaction over the emulated device, against
 // float64.
 #include <algorithm>
 

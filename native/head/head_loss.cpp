@@ -1,5 +1,5 @@
 // The two flows of the head's loss on a device (one pass, or statistics - decision - gradient); see head_loss.h.
-#include "loss/head_loss.h"
+#include "head/head_loss.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,8 +7,8 @@
 #include <string>
 
 #include "core/error.h"
-#include "loss/head_run.h"
-#include "loss/row_weights.h"
+#include "head/head_run.h"
+#include "head/row_weights.h"
 
 namespace archer {
 namespace {
