@@ -83,10 +83,10 @@ HeadLossResult head_loss(const DeviceHead& head, const LossBatch& batch, const L
                          const HeadLossOptions& head_options, HeadWorkspace& workspace,
                          const JobControl* control = nullptr);
 
-// The same in two halves, for a caller who has more to queue: begin_head_loss() returns as soon as the device has all its
-// work (at once where the classes are known beforehand), finish() waits for the statistics alone and makes the result,
-// while the last products may still be running. Faults among the logits show in finish(). The batch's spans and the
-// workspace must be left alone in between.
+// The same in two halves, for a caller who has more to queue: begin_head_loss() returns as soon as the device has all
+// its work (at once where the classes are known beforehand), finish() waits for the statistics alone and makes the
+// result, while the last products may still be running. Faults among the logits show in finish(). The batch's spans and
+// the workspace must be left alone in between.
 class PendingHeadLoss {
  public:
   virtual ~PendingHeadLoss() = default;

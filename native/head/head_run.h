@@ -36,7 +36,8 @@ struct RowArrays {
       *array = parts.template take<float>(rows);
     classes = parts.template take<uint8_t>(rows);
     thresholds = parts.template take<double>(rows);
-    for (int32_t** array : {&chunk_rows, &move_to, &move_from, &slot_tokens}) *array = parts.template take<int32_t>(chunk);
+    for (int32_t** array : {&chunk_rows, &move_to, &move_from, &slot_tokens})
+      *array = parts.template take<int32_t>(chunk);
     for (float** array : {&grad_log_prob, &grad_entropy}) *array = parts.template take<float>(chunk);
   }
 };

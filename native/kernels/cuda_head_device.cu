@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstring>
+
 #include "kernels/cublas_api.h"
 #include "kernels/head_rows_launch.h"
 
@@ -10,6 +12,8 @@ namespace archer {
 namespace {
 
 using Kind = DeviceError::Kind;
+
+constexpr size_t kStagingBytes = size_t{8} << 20;
 
 void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
@@ -91,7 +95,15 @@ class CudaHeadDevice : public HeadDevice {
   void upload(void* to, const void* from_host, size_t bytes) override {
     if (bytes == 0) return;
     use();
-    // Of pageable memory the driver has taken a copy when the call returns.
+    // Through pinned memory: for a pageable source the driver may wait for the stream first.
+    if (bytes <= kStagingBytes) {
+      if (staging_ == nullptr) staging_ = static_cast<char*>(allocate_host(kStagingBytes));
+      if (staged_ + bytes > kStagingBytes) synchronize();
+      std::memcpy(staging_ + staged_, from_host, bytes);
+      from_host = staging_ + staged_;
+      staged_ += (bytes + 63) / 64 * 64;
+    }
+    // A larger one goes straight from where it is: the driver has taken its copy when the call returns.
     check(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream_), "Copying to the GPU");
   }
   void download(void* to_host, const void* from, size_t bytes) override {
@@ -107,6 +119,7 @@ class CudaHeadDevice : public HeadDevice {
   void synchronize() override {
     use();
     check(cudaStreamSynchronize(stream_), "Waiting for the GPU");
+    staged_ = 0;
   }
   void* allocate_host(size_t bytes) override {
     use();
@@ -193,6 +206,7 @@ class CudaHeadDevice : public HeadDevice {
   void close() noexcept {
     if (handle_ != nullptr) cublas_.destroy(handle_);
     release(workspace_);
+    release_host(staging_);
     if (mark_ != nullptr) cudaEventDestroy(mark_);
     if (own_stream_ != nullptr) cudaStreamDestroy(own_stream_);
   }
@@ -201,6 +215,8 @@ class CudaHeadDevice : public HeadDevice {
   cublas::Api cublas_;
   cublas::Handle handle_ = nullptr;
   void* workspace_ = nullptr;
+  char* staging_ = nullptr;
+  size_t staged_ = 0;  // bytes of it that copies in flight may still read
   cudaStream_t stream_ = nullptr, own_stream_ = nullptr;
   cudaEvent_t mark_ = nullptr;
   int num_processors_ = 0, max_cluster_ = 1;

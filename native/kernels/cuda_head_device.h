@@ -1,6 +1,6 @@
-// The CUDA device of the head: runtime API, the row kernels of head_rows.cu, and cuBLAS, which is loaded when a device is
-// made, so that building needs neither its headers nor the library. Needs compute capability 8.0 or newer; clusters of
-// blocks are used from 9.0 on.
+// The CUDA device of the head: runtime API, the row kernels of head_rows.cu, and cuBLAS, which is loaded when a device
+// is made, so that building needs neither its headers nor the library. Needs compute capability 8.0 or newer; clusters
+// of blocks are used from 9.0 on.
 #pragma once
 #include <memory>
 #include <string>

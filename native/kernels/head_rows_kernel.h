@@ -1,10 +1,10 @@
 // The source of the head's row kernels, written once for nvcc and for its emulation on the CPU: include it after a
 // header that defines the primitives of namespace archer::gpu (gpu_primitives.cuh; tests/gpu_emulation.h).
 //
-// resident_rows: a cluster of kCluster blocks shares one row at a time, each block a run of 16-byte vectors. Vector v of
-// a block belongs to thread v % kThreads, from its copy into shared memory to its gradient: no barrier is needed between
-// a thread's copy and its own use, and a thread may fetch its vector of the *next* row as soon as it has used the one
-// of this row. Per row: absorb (max, sum, weighted sum) as the copies land, merge over warp, block and cluster (each
+// resident_rows: a cluster of kCluster blocks shares one row at a time, each block a run of 16-byte vectors. Vector v
+// of a block belongs to thread v % kThreads, from its copy into shared memory to its gradient: no barrier is needed
+// between a thread's copy and its own use, and a thread may fetch its vector of the *next* row as soon as it has used
+// the one of this row. Per row: absorb (max, sum, weighted sum) as the copies land, merge over warp, block and cluster (each
 // block pushes its sums into every block's inbox, one cluster barrier), decide, write the gradient. The row is read
 // once. Writing in place is safe: after the cluster barrier the whole row is in shared memory.
 //

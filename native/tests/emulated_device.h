@@ -1,5 +1,5 @@
 // The head's device on the CPU: plain loops for the three products, the row kernels' source run by gpu_emulation.h.
-// Downloads happen at synchronize() or wait_for_mark() and no earlier, so that code which reads them too soon fails here.
+// Downloads happen at synchronize() or wait_for_mark() and no earlier, so that code which reads them too soon fails.
 #pragma once
 #include <algorithm>
 #include <cstdlib>

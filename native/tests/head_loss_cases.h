@@ -1,5 +1,5 @@
-// The case list of the head's loss on a device (head/head_loss.h): loss, log-probabilities, entropies, classes, sums and
-// both gradients against float64 (softmax_row(double), token_loss<double>, plain loops for the products).
+// The case list of the head's loss on a device (head/head_loss.h): loss, log-probabilities, entropies, classes, sums
+// and both gradients against float64 (softmax_row(double), token_loss<double>, plain loops for the products).
 // Legend: T tokens, H hidden size, V vocabulary.
 #pragma once
 #include <algorithm>
@@ -60,7 +60,9 @@ inline Batch make_batch(int64_t vocabulary, int64_t hidden_size, uint64_t seed, 
   batch.advantages = {1.0, -1.0, -0.8, 1.3, 0.0, 0.5, 1.1};
   size_t num_tokens = 0;
   for (const int32_t length : batch.lengths) num_tokens += static_cast<size_t>(length);
-  const auto bf16 = [&](double scale) { return row_cases::round_bf16(static_cast<float>(row_cases::noise(seed) * scale)); };
+  const auto bf16 = [&](double scale) {
+    return row_cases::round_bf16(static_cast<float>(row_cases::noise(seed) * scale));
+  };
   batch.hidden_TH.resize(num_tokens * static_cast<size_t>(hidden_size));
   batch.head_VH.resize(static_cast<size_t>(vocabulary * hidden_size));
   for (auto& value : batch.head_VH) value = bf16(0.7);
@@ -172,8 +174,10 @@ inline Exact exact_loss(const Batch& batch, const LossOptions& options) {
                          exact.terms.grad_log_prob[t], b, dlogits.data());
     for (size_t v = 0; v < V; ++v) {
       for (size_t h = 0; h < H; ++h) {
-        exact.grad_hidden_TH[t * H + h] += dlogits[v] * static_cast<double>(row_cases::widen_bf16(batch.head_VH[v * H + h]));
-        exact.grad_head_VH[v * H + h] += dlogits[v] * static_cast<double>(row_cases::widen_bf16(batch.hidden_TH[t * H + h]));
+        exact.grad_hidden_TH[t * H + h] +=
+            dlogits[v] * static_cast<double>(row_cases::widen_bf16(batch.head_VH[v * H + h]));
+        exact.grad_head_VH[v * H + h] +=
+            dlogits[v] * static_cast<double>(row_cases::widen_bf16(batch.hidden_TH[t * H + h]));
       }
     }
   }
@@ -300,7 +304,8 @@ inline void check_all(HeadDevice& device, int64_t vocabulary, int64_t hidden_siz
         const Outcome outcome = run(device, workspace, batch, named.options, head_options, is_float);
         compare(outcome, exact, batch, named.name + (compact ? ", compact" : "") + ", chunk " + std::to_string(chunk),
                 true, worst);
-        const bool one_pass = named.options.entropy_source == EntropySource::rollout || named.name == "current, thresholds";
+        const bool one_pass =
+            named.options.entropy_source == EntropySource::rollout || named.name == "current, thresholds";
         CHECK(compact || !one_pass ? outcome.result.backward_rows == needed : outcome.result.backward_rows >= needed);
         ++num_cases;
       }

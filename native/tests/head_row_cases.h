@@ -32,10 +32,11 @@ struct RowCase {
 
   std::string name() const {
     char text[160];
-    std::snprintf(text, sizeof text, "V %d cluster %d %s kl %d%s%s%s%s T %g stride +%d shift %d%s%s", vocabulary, cluster,
-                  type == LogitsType::float32 ? "f32" : "bf16", static_cast<int>(kl_type), has_kl ? "" : " off",
-                  dual_clip ? " dual" : "", bonus ? " bonus" : "", thresholds ? " thresholds" : "", temperature, padding,
-                  shift, zero_inactive ? " zeros" : "", listed ? " listed" : "");
+    std::snprintf(text, sizeof text, "V %d cluster %d %s kl %d%s%s%s%s T %g stride +%d shift %d%s%s", vocabulary,
+                  cluster, type == LogitsType::float32 ? "f32" : "bf16", static_cast<int>(kl_type),
+                  has_kl ? "" : " off", dual_clip ? " dual" : "", bonus ? " bonus" : "",
+                  thresholds ? " thresholds" : "", temperature, padding, shift, zero_inactive ? " zeros" : "",
+                  listed ? " listed" : "");
     return text;
   }
 };
@@ -403,7 +404,9 @@ inline std::vector<RowCase> case_list() {
           c.temperature = n % 5 == 1 ? 0.7 : n % 5 == 3 ? 1.6 : 1.0;
           c.zero_inactive = n % 3 == 1;
           c.listed = n % 11 == 4;
-          c.padding = n % 4 == 0 ? 0 : n % 4 == 1 ? (8 - vocabulary % 8) % 8 : n % 4 == 2 ? 3 : 16 + (8 - vocabulary % 8) % 8;
+          const int to_8 = (8 - vocabulary % 8) % 8;
+          const int paddings[4] = {0, to_8, 3, 16 + to_8};
+          c.padding = paddings[n % 4];
           c.shift = n % 13 == 5 ? 1 : n % 13 == 9 ? 3 : 0;
           ++n;
           cases.push_back(c);

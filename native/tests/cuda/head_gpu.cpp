@@ -1,10 +1,9 @@
-// The head on a GPU: the case lists of the CPU's emulation against float64, or with --bench the times. Needs no libtorch
-// and no Node. Exits with 77 and a reason where there is no GPU, driver or cuBLAS.
+// The head on a GPU: the case lists of the CPU's emulation against float64, or with --bench the times. Needs neither
+// libtorch nor Node. Exits with 77 and a reason where there is no GPU, driver or cuBLAS.
 //   head_gpu [--cublas PATH]                          the case lists
 //   head_gpu --bench [--pairs N] [--json FILE]        times at the shapes of Qwen2.5-1.5B and SmolLM2-135M
 #include <cstring>
 #include <exception>
-#include <fstream>
 #include <map>
 
 #include "kernels/cuda_head_device.h"
