@@ -66,7 +66,8 @@ ARCHER_DEVICE void copy_async_element(float* shared, const float* global) {
                    static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
                : "memory");
 }
-ARCHER_DEVICE void copy_async_element(Bf16* shared, const Bf16* global) { *shared = *global; }  // cp.async has no 2 bytes
+// cp.async cannot copy 2 bytes.
+ARCHER_DEVICE void copy_async_element(Bf16* shared, const Bf16* global) { *shared = *global; }
 ARCHER_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
 ARCHER_DEVICE void copy_wait() {

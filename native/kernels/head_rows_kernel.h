@@ -4,9 +4,9 @@
 // resident_rows: a cluster of kCluster blocks shares one row at a time, each block a run of 16-byte vectors. Vector v
 // of a block belongs to thread v % kThreads, from its copy into shared memory to its gradient: no barrier is needed
 // between a thread's copy and its own use, and a thread may fetch its vector of the *next* row as soon as it has used
-// the one of this row. Per row: absorb (max, sum, weighted sum) as the copies land, merge over warp, block and cluster (each
-// block pushes its sums into every block's inbox, one cluster barrier), decide, write the gradient. The row is read
-// once. Writing in place is safe: after the cluster barrier the whole row is in shared memory.
+// the one of this row. Per row: absorb (max, sum, weighted sum) as the copies land, merge over warp, block and cluster
+// (each block pushes its sums into every block's inbox, one cluster barrier), decide, write the gradient. The row is
+// read once. Writing in place is safe: after the cluster barrier the whole row is in shared memory.
 //
 // streaming_rows: one block per row, nothing kept; mode fused reads the row twice, backwards for the sums and forwards
 // for the gradient (what was read last is the likeliest to be in cache still). The gradient of elements a .. a + n lies

@@ -1,5 +1,5 @@
 // Arithmetic of one row of logits on its way through the GPU's head kernels, shared by device code, its emulation on
-// the CPU and tests: online sums of the softmax, the decision on a row, one element of the gradient row (archer.md 2-5).
+// the CPU and tests: online sums of the softmax, the decision on a row, one element of its gradient (archer.md 2-5).
 //   z = u / T;  y = (z - max z) / ln 2;  S = sum 2^y;  X = sum 2^y y
 //   ln sum exp z = max z + ln S;  H = ln S - ln2 X / S
 //   du_v = (1/T) (g ([v = id] - p_v) + b p_v (ln p_v + H)),  g = dL/dlogp, b = -dL/dH

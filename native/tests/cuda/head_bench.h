@@ -252,20 +252,29 @@ inline void time_shape(const Shape& shape, const Options& options, Report& repor
       const double extra = static_cast<double>(free_before) - static_cast<double>(device->free_bytes()) +
                            static_cast<double>(device_options.cublas_workspace_bytes);
 
-      // The same chunks, the same buffers, nothing but the products.
+      // The same chunks, nothing but the products.
       const int64_t stride = static_cast<int64_t>((V + 7) / 8 * 8), element = type == LogitsType::float32 ? 4 : 2;
       const auto chunk = static_cast<int64_t>(workspace.slot_bytes(HeadWorkspace::kLogits)) / (stride * element);
       void* logits = workspace.get(HeadWorkspace::kLogits, 1);
       const int64_t gradient_stride = type == LogitsType::float32 ? 2 * stride : stride;
+      // The gradients of the last chunk, kept: products of other numbers would take another time.
+      const int64_t gradient_bytes = gradient_stride * 2;
+      uint16_t* gradients = static_cast<uint16_t*>(device->allocate(static_cast<size_t>(chunk * gradient_bytes)));
+      CopyRowsParams keep;
+      keep.to = gradients;
+      keep.from = logits;
+      keep.to_pitch = keep.from_pitch = keep.row_bytes = gradient_bytes;
+      keep.num_rows = static_cast<int32_t>(chunk);
+      device->copy_rows(keep);
       const auto products = [&] {
         for (int64_t at = 0; at < shape.tokens; at += chunk) {
           const int64_t rows = std::min(chunk, shape.tokens - at);
           const uint16_t* rows_hidden = hidden.get() + at * shape.hidden_size;
           device->multiply_logits(rows_hidden, head.get(), logits, type, stride, rows, shape.hidden_size,
                                   shape.vocabulary);
-          device->multiply_grad_head(static_cast<uint16_t*>(logits), gradient_stride, rows_hidden, grad_head, rows,
-                                     shape.hidden_size, shape.vocabulary);
-          device->multiply_grad_hidden(static_cast<uint16_t*>(logits), gradient_stride, head.get(),
+          device->multiply_grad_head(gradients, gradient_stride, rows_hidden, grad_head, rows, shape.hidden_size,
+                                     shape.vocabulary);
+          device->multiply_grad_hidden(gradients, gradient_stride, head.get(),
                                        static_cast<uint16_t*>(grad_hidden) + at * shape.hidden_size, false, rows,
                                        shape.hidden_size, shape.vocabulary);
         }
@@ -285,6 +294,7 @@ inline void time_shape(const Shape& shape, const Options& options, Report& repor
       report.time(name, what, median(our_ms), 0);
       report.time(name, std::string("three products, ") + type_name, median(product_ms), 0);
       report.memory(name, std::string("extra memory, ") + type_name, extra);
+      device->release(gradients);
       std::printf("  %lld of %zu tokens took part in the backward products\n",
                   static_cast<long long>(result.backward_rows), N);
     }
