@@ -26,7 +26,7 @@ for source in native/kernels/head_rows.cu native/kernels/cuda_head_device.cu; do
   jobs+=($!)
   objects+=("$object")
 done
-for source in native/kernels/softmax_rows.cpp native/head/{head_loss,head_run,row_weights}.cpp native/loss/{token_loss,token_classes,options}.cpp \
+for source in native/head/{head_loss,head_run,row_weights}.cpp native/loss/{token_loss,token_classes,options}.cpp \
   native/tests/cuda/head_gpu.cpp; do
   object="$out/$(basename "$source").o"
   g++ -std=c++20 -O2 -fopenmp -fno-math-errno -Wall -Wextra -Inative -isystem "$home/include" -c "$source" -o "$object"

@@ -1,5 +1,5 @@
 // The case list of the head's loss on a device (head/head_loss.h): loss, log-probabilities, entropies, classes, sums
-// and both gradients against float64 (softmax_row(double), token_loss<double>, plain loops for the products).
+// and both gradients against float64 (exact_row.h, token_loss<double>, plain loops for the products).
 // Legend: T tokens, H hidden size, V vocabulary.
 #pragma once
 #include <algorithm>
@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/softmax_rows.h"
 #include "head/head_loss.h"
 #include "loss/token_classes.h"
+#include "tests/exact_row.h"
 #include "tests/head_row_cases.h"
 
 namespace archer::head_cases {
@@ -31,9 +31,9 @@ struct Batch {
 };
 
 // log-probability, entropy and their statistics in float64, per token.
-inline std::vector<SoftmaxRow<double>> exact_stats(const Batch& batch, double temperature,
+inline std::vector<ExactRow> exact_stats(const Batch& batch, double temperature,
                                                    std::vector<std::vector<double>>* logits = nullptr) {
-  std::vector<SoftmaxRow<double>> stats;
+  std::vector<ExactRow> stats;
   const auto H = static_cast<size_t>(batch.hidden_size), V = static_cast<size_t>(batch.vocabulary);
   std::vector<double> row(V);
   for (size_t t = 0; t < batch.num_tokens(); ++t) {
@@ -44,7 +44,7 @@ inline std::vector<SoftmaxRow<double>> exact_stats(const Batch& batch, double te
                   static_cast<double>(row_cases::widen_bf16(batch.head_VH[v * H + h]));
       }
     }
-    stats.push_back(softmax_row(row.data(), batch.vocabulary, batch.ids[t], temperature));
+    stats.push_back(exact_row(row.data(), batch.vocabulary, batch.ids[t], temperature));
     if (logits) logits->push_back(row);
   }
   return stats;
@@ -148,7 +148,7 @@ inline std::vector<Named> option_list() {
 
 struct Exact {
   TokenLossResult<double> terms;
-  std::vector<SoftmaxRow<double>> stats;
+  std::vector<ExactRow> stats;
   std::vector<double> grad_hidden_TH, grad_head_VH;
 };
 
@@ -170,7 +170,7 @@ inline Exact exact_loss(const Batch& batch, const LossOptions& options) {
   for (size_t t = 0; t < T; ++t) {
     const double b = exact.terms.grad_entropy.empty() ? 0 : -exact.terms.grad_entropy[t];
     if (exact.terms.grad_log_prob[t] == 0 && b == 0) continue;
-    softmax_row_backward(logits[t].data(), batch.vocabulary, batch.ids[t], options.temperature, exact.stats[t],
+    exact_gradient_row(logits[t].data(), batch.vocabulary, batch.ids[t], options.temperature, exact.stats[t],
                          exact.terms.grad_log_prob[t], b, dlogits.data());
     for (size_t v = 0; v < V; ++v) {
       for (size_t h = 0; h < H; ++h) {

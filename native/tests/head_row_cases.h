@@ -1,5 +1,5 @@
 // The case list of the head's row kernels, for every device (the emulation on the CPU, a GPU where there is one):
-// statistics, loss terms, flags and gradient rows against float64 (softmax_row(double), token_math.h in double), and
+// statistics, loss terms, flags and gradient rows against float64 (exact_row.h, token_math.h in double), and
 // that nothing else has been written. Legend: V vocabulary, S stride in elements.
 #pragma once
 #include <cmath>
@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "kernels/head_device.h"
-#include "kernels/softmax_rows.h"
 #include "loss/token_math.h"
 #include "tests/check.h"
+#include "tests/exact_row.h"
 
 namespace archer::row_cases {
 
@@ -153,7 +153,7 @@ inline std::vector<RowSpec> make_rows(const RowCase& c, uint64_t seed) {
 }
 
 struct Expected {
-  SoftmaxRow<double> stats{};
+  ExactRow stats{};
   double ratio = 0, pg_loss = 0, kl = 0, g = 0, b = 0;
   uint8_t flags = 0;
   double slack = 0;  // how far a float32 log-probability of this size may be off: matters for -3e4 alone
@@ -192,7 +192,7 @@ inline void check_case(HeadDevice& device, const RowCase& c, Worst& worst) {
     advantages[r] = row.advantage;
     classes[r] = row.token_class;
     const bool bad_id = row.id < 0 || row.id >= c.vocabulary;
-    e.stats = softmax_row(exact[r].data(), c.vocabulary, bad_id ? 0 : row.id, T);
+    e.stats = exact_row(exact[r].data(), c.vocabulary, bad_id ? 0 : row.id, T);
     if (bad_id) e.flags |= kRowBadId;
     if (std::isnan(e.stats.entropy)) e.flags |= kRowNotFinite;
     if (!bad_id && std::isinf(e.stats.log_prob)) e.flags |= kRowZeroProbability;
@@ -318,7 +318,7 @@ inline void check_case(HeadDevice& device, const RowCase& c, Worst& worst) {
       CHECK(std::memcmp(row_bytes(got, r) + begin, row_bytes(bytes, r) + begin, end - begin) == 0);
       if (!written) continue;
       if (active) {
-        softmax_row_backward(exact[r].data(), c.vocabulary, ids[r], T, e.stats, e.g, e.b, gradient.data());
+        exact_gradient_row(exact[r].data(), c.vocabulary, ids[r], T, e.stats, e.g, e.b, gradient.data());
       } else {
         std::fill(gradient.begin(), gradient.end(), 0.0);
       }

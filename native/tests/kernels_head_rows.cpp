@@ -1,6 +1,7 @@
 // The head's row kernels, their own source run thread by thread on the CPU (gpu_emulation.h), against float64.
 #include "tests/emulated_device.h"
 // After the emulation's primitives.
+#include "kernels/softmax_rows.h"
 #include "tests/head_row_cases.h"
 
 using namespace archer;
@@ -55,6 +56,23 @@ void plans() {
   CHECK(resident_bytes(151936, 4, LogitsType::float32) == 1024 + 37984 * 4);
 }
 
+// The two float64 rows of this repository agree: the CPU's reference and the one that the kernels are held against.
+void float64_rows_agree() {
+  row_cases::RowCase c;
+  c.vocabulary = 203;
+  for (const auto& spec : row_cases::make_rows(c, 3)) {
+    if (spec.id < 0 || spec.id >= c.vocabulary) continue;
+    const std::vector<double> logits(spec.logits.begin(), spec.logits.end());
+    const ExactRow ours = exact_row(logits.data(), c.vocabulary, spec.id, 0.8);
+    const SoftmaxRow<double> cpus =
+        softmax_row(logits.data(), c.vocabulary, spec.id, 0.8, static_cast<double*>(nullptr));
+    CHECK(std::isnan(ours.entropy) == std::isnan(cpus.entropy));
+    if (std::isnan(ours.entropy)) continue;
+    CHECK_NEAR(ours.entropy, cpus.entropy, 1e-10);
+    CHECK(ours.log_prob == cpus.log_prob || std::abs(ours.log_prob - cpus.log_prob) <= 1e-10 * (1 - ours.log_prob));
+  }
+}
+
 // Rows that a launch leaves out, and a launch without rows.
 void nothing_to_do() {
   EmulatedDevice device;
@@ -101,6 +119,7 @@ void row_copies() {
 
 int main() {
   plans();
+  float64_rows_agree();
   nothing_to_do();
   row_copies();
   kernels_against_float64();
