@@ -1,0 +1,96 @@
+// What head_rows_kernel.h asks of a GPU, in CUDA C++ and PTX (sm_80; clusters from sm_90 on). tests/gpu_emulation.h
+// defines the same names for the CPU.
+#pragma once
+#include <cooperative_groups.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#define ARCHER_DEVICE __device__ __forceinline__
+#define ARCHER_UNROLL _Pragma("unroll")
+
+namespace archer::gpu {
+
+struct alignas(16) Float4 { float x, y, z, w; };
+struct alignas(16) Word4 { uint32_t x, y, z, w; };
+struct alignas(8) Word2 { uint32_t x, y; };
+struct Bf16 { uint16_t bits; };
+
+ARCHER_DEVICE int thread_rank() { return static_cast<int>(threadIdx.x); }
+ARCHER_DEVICE int block_rank() { return static_cast<int>(blockIdx.x); }
+ARCHER_DEVICE int num_blocks() { return static_cast<int>(gridDim.x); }
+ARCHER_DEVICE char* shared_memory() {
+  extern __shared__ __align__(128) char bytes[];
+  return bytes;
+}
+
+ARCHER_DEVICE void block_barrier() { __syncthreads(); }
+ARCHER_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+ARCHER_DEVICE float shuffle_from_0(float value) { return __shfl_sync(0xFFFFFFFFu, value, 0); }
+
+// All threads of all blocks of the cluster; writes before it, to any of their shared memories, are seen after it.
+template <int kCluster>
+ARCHER_DEVICE void cluster_barrier() {
+  if constexpr (kCluster == 1) {
+    __syncthreads();
+  } else {
+#if __CUDA_ARCH__ >= 900
+    cooperative_groups::this_cluster().sync();
+#endif
+  }
+}
+
+// The same place in the shared memory of block `rank` of the cluster.
+template <int kCluster, typename T>
+ARCHER_DEVICE T* peer_shared(T* own, int rank) {
+  if constexpr (kCluster == 1) {
+    return own;
+  } else {
+#if __CUDA_ARCH__ >= 900
+    return cooperative_groups::this_cluster().map_shared_rank(own, static_cast<unsigned>(rank));
+#else
+    return own;
+#endif
+  }
+}
+
+// Copies from global to shared memory that go on while the thread works; wait<n> waits for all but its n last commits.
+ARCHER_DEVICE void copy_async_16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
+               : "memory");
+}
+ARCHER_DEVICE void copy_async_element(float* shared, const float* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
+               : "memory");
+}
+// cp.async cannot copy 2 bytes.
+ARCHER_DEVICE void copy_async_element(Bf16* shared, const Bf16* global) { *shared = *global; }
+ARCHER_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+ARCHER_DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+ARCHER_DEVICE Word4 load_16(const void* global) {
+  const uint4 words = *static_cast<const uint4*>(global);
+  return {words.x, words.y, words.z, words.w};
+}
+ARCHER_DEVICE void store_8(void* global, const Word2& words) {
+  *static_cast<uint2*>(global) = make_uint2(words.x, words.y);
+}
+ARCHER_DEVICE void store_16(void* global, const Word4& words) {
+  *static_cast<uint4*>(global) = make_uint4(words.x, words.y, words.z, words.w);
+}
+
+ARCHER_DEVICE uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t word;
+  memcpy(&word, &pair, sizeof word);
+  return word;
+}
+ARCHER_DEVICE Bf16 to_bf16(float value) { return {__bfloat16_as_ushort(__float2bfloat16_rn(value))}; }
+
+}  // namespace archer::gpu
