@@ -2,11 +2,12 @@
 // control whose rewards are shuffled among the responses of a step (it must not learn).
 //
 //   node bench/quickstart.mjs [--seeds 1,2,3] [--arms archer,grpo,shuffled] [--out bench/results/quickstart.json]
-//                             [--append: keep the file's runs and add to them] [--set k=v …]
+//                             [--append: keep the file's runs and add to them] [--merge other.json,…: and theirs] [--set k=v …]
+//   node bench/quickstart.mjs --append --merge other.json --arms none     brings measurements together
 //
 // Each run is the shipped recipe with another seed. test.jsonl and hard.jsonl are evaluated with n = 8 at T = 1 before and
-// after. Intervals: over problems by bootstrap for one run, over seeds by
-// Student's t for an arm. Writes after every run, so that an interrupted measurement keeps what it has.
+// after. Intervals: over problems by bootstrap for one run, over seeds by Student's t for an arm. Every run records its
+// own --set: arms whose seconds are of no interest may run with num_threads=1 beside each other. Writes after every run, so that an interrupted measurement keeps what it has.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -22,6 +23,7 @@ const { values: options } = parseArgs({
     arms: { type: 'string', default: 'archer,grpo,shuffled' },
     out: { type: 'string', default: join(root, 'bench/results/quickstart.json') },
     append: { type: 'boolean', default: false },
+    merge: { type: 'string', default: '' },
     set: { type: 'string', multiple: true, default: [] },
   },
 });
@@ -113,39 +115,42 @@ const report = {
   about: 'avg@8 at T = 1 on held-out problems, before and after the quickstart',
   machine: { cpu: cpus()[0]?.model, cores: cpus().length, memory_gib: Math.round(totalmem() / 2 ** 30), node: process.version, ...buildInfo() },
   load_before: loadavg().map((value) => Number(value.toFixed(2))),
-  set: options.set,
   runs: [],
   summary: {},
 };
 const bases = new Map();
-if (options.append && existsSync(options.out)) {
-  report.runs = JSON.parse(readFileSync(options.out, 'utf8')).runs;
-  for (const { seed, before } of report.runs) bases.set(seed, before);
+const earlier = [...(options.append && existsSync(options.out) ? [options.out] : []), ...options.merge.split(',').filter(Boolean)];
+report.runs = earlier.flatMap((file) => JSON.parse(readFileSync(file, 'utf8')).runs);
+for (const { seed, before } of report.runs) bases.set(seed, before);
+const arms = options.arms === 'none' ? [] : options.arms.split(',');
+
+function write() {
+  for (const name of new Set(report.runs.map((one) => one.arm))) {
+    const runs = report.runs.filter((one) => one.arm === name);
+    report.summary[name] = Object.fromEntries(
+      ['test', 'hard'].map((split) => [
+        split,
+        {
+          before: overSeeds(runs.map((one) => one.before[split].avg8)),
+          after: overSeeds(runs.map((one) => one.after[split].avg8)),
+          gain: overSeeds(runs.map((one) => one.after[split].avg8 - one.before[split].avg8)),
+        },
+      ]),
+    );
+  }
+  mkdirSync(dirname(options.out), { recursive: true });
+  writeFileSync(options.out, `${JSON.stringify(report, null, 2)}\n`);
 }
 
 for (const seed of options.seeds.split(',').map(Number)) {
-  for (const arm of options.arms.split(',')) {
+  for (const arm of arms) {
     if (!bases.has(seed)) bases.set(seed, { test: await evaluate('bundled', 'test', seed), hard: await evaluate('bundled', 'hard', seed) });
     const dir = mkdtempSync(join(tmpdir(), 'archer-quickstart-'));
     const { model, ...training } = await trainOnce(arm, seed, dir);
     const after = { test: await evaluate(model, 'test', seed), hard: await evaluate(model, 'hard', seed) };
     rmSync(dir, { recursive: true, force: true });
-    report.runs.push({ arm, seed, ...training, load: Number(loadavg()[0].toFixed(2)), before: bases.get(seed), after });
-    for (const name of new Set(report.runs.map((one) => one.arm))) {
-      const runs = report.runs.filter((one) => one.arm === name);
-      report.summary[name] = Object.fromEntries(
-        ['test', 'hard'].map((split) => [
-          split,
-          {
-            before: overSeeds(runs.map((one) => one.before[split].avg8)),
-            after: overSeeds(runs.map((one) => one.after[split].avg8)),
-            gain: overSeeds(runs.map((one) => one.after[split].avg8 - one.before[split].avg8)),
-          },
-        ]),
-      );
-    }
-    mkdirSync(dirname(options.out), { recursive: true });
-    writeFileSync(options.out, `${JSON.stringify(report, null, 2)}\n`);
+    report.runs.push({ arm, seed, set: options.set, ...training, load: Number(loadavg()[0].toFixed(2)), before: bases.get(seed), after });
+    write();
     const gain = after.test.avg8 - bases.get(seed).test.avg8;
     console.log(
       `${arm} seed ${seed}: test ${bases.get(seed).test.avg8.toFixed(3)} -> ${after.test.avg8.toFixed(3)} (${(100 * gain).toFixed(1)} points), ` +
@@ -154,6 +159,7 @@ for (const seed of options.seeds.split(',').map(Number)) {
   }
 }
 
+write();
 const percent = ({ mean, half_width_95: half }) => `${(100 * mean).toFixed(1)}${half === null ? '' : ` ± ${(100 * half).toFixed(1)}`}`;
 console.log('\n| | held out, before | after | gain | harder split, before | after |\n|---|---|---|---|---|---|');
 for (const [name, { test, hard }] of Object.entries(report.summary)) {

@@ -1,4 +1,5 @@
 // The packed forward, prefill and decode agree with each other, whatever shares the pack or the batch.
+#include "core/linear.h"
 #include "model_fixture.h"
 
 using namespace archer;
@@ -104,6 +105,30 @@ void precision(const Flavour& flavour) {
   CHECK_NEAR(relative_error(half.hidden_states(sequences, false, nullptr), updated), 0, 0.05);
 }
 
+// bfloat16 through tiles: the same bits for a sequence alone and among others, in prefill and in decoding.
+void alone_and_among_others(const Flavour& flavour) {
+  if (!linear_is_row_exact(at::kBFloat16)) return;
+  const Transformer model = make_model(flavour.config, at::kBFloat16, 1);
+  const PackedSequences prompts = make_sequences({9, 21, 1, 40, 9}, flavour.config.vocab_size, 12);
+  const int64_t count = prompts.num_sequences();
+  KvCache together = model.make_cache(count, 48), alone = model.make_cache(1, 48);
+  const at::Tensor hidden_NH = model.prefill(prompts, {0, 1, 2, 3, 4}, together, nullptr);
+  std::vector<int32_t> ids, positions, slots;
+  for (int64_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<int32_t>(3 + i));
+    positions.push_back(prompts.offsets[i + 1] - prompts.offsets[i]);
+    slots.push_back(static_cast<int32_t>(i));
+  }
+  const at::Tensor next_NH = model.decode(ids, positions, slots, together, nullptr);
+  const at::Tensor logits_NV = model.logits(next_NH);
+  for (int64_t i = 0; i < count; ++i) {
+    const at::Tensor hidden = model.prefill(part(prompts, i, i + 1), {0}, alone, nullptr);
+    CHECK(at::equal(hidden[0], hidden_NH[i]));
+    const at::Tensor next = model.decode({ids[i]}, {positions[i]}, {0}, alone, nullptr);
+    CHECK(at::equal(next[0], next_NH[i]) && at::equal(model.logits(next)[0], logits_NV[i]));
+  }
+}
+
 template <typename Body>
 void expect_error(const char* code, const std::string& part, Body&& body) {
   try {
@@ -168,6 +193,7 @@ int main() {
     generation(flavour, at::kDouble, 1e-10);
     generation(flavour, at::kFloat, 1e-5);
     precision(flavour);
+    alone_and_among_others(flavour);
   }
   errors();
   counts();

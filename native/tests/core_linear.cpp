@@ -1,0 +1,84 @@
+// linear_product against float64, with every instruction set: odd sizes, biases, many rows, one row; and its promise that a
+// row does not depend on the rows around it, nor on the number of threads.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cstdio>
+
+#include "core/linear.h"
+#include "kernels/cpu_isa.h"
+
+#undef CHECK  // libtorch's logging has a macro of this name
+#include "check.h"
+
+using namespace archer;
+
+namespace {
+
+double relative_error(const at::Tensor& a, const at::Tensor& b) {
+  return ((a.to(at::kDouble) - b).norm() / b.norm()).item<double>();
+}
+
+at::Tensor random(at::IntArrayRef sizes, double scale) { return (at::randn(sizes, at::kDouble) * scale).to(at::kBFloat16); }
+
+void against_float64(const char* isa) {
+  double worst = 0, worst_wide = 0;
+  for (const int64_t rows : {1, 3, 16, 33, 520, 1030}) {
+    for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{96, 64}, {33, 45}, {7, 3}, {192, 576}, {64, 7}}) {
+      for (const bool with_bias : {false, true}) {
+        const at::Tensor x = random({rows, inputs}, 1), weight = random({outputs, inputs}, 0.3);
+        const at::Tensor bias = with_bias ? random({outputs}, 1) : at::Tensor();
+        at::Tensor exact = x.to(at::kDouble).mm(weight.to(at::kDouble).t());
+        if (with_bias) exact = exact + bias.to(at::kDouble);
+        worst = std::max(worst, relative_error(linear_product(x, weight, bias), exact));
+        at::Tensor wide = at::empty({rows, outputs});
+        if (!with_bias && tile_linear_to_float(x, weight, wide)) {
+          worst_wide = std::max(worst_wide, relative_error(wide, exact));
+        }
+      }
+    }
+  }
+  std::printf("%s: relative error %.2g, not rounded %.2g\n", isa, worst, worst_wide);
+  CHECK(worst <= 3e-3 && worst_wide <= 1e-6);
+}
+
+void row_by_row() {
+  if (!linear_is_row_exact(at::kBFloat16)) return;
+  const at::Tensor x = random({70, 96}, 1), weight = random({131, 96}, 0.3), bias = random({131}, 1);
+  const at::Tensor all = linear_product(x, weight, bias);
+  for (const int64_t t : {0, 1, 31, 32, 69}) {
+    CHECK(at::equal(linear_product(x.narrow(0, t, 1).contiguous(), weight, bias)[0], all[t]));
+  }
+  CHECK(at::equal(linear_product(x.narrow(0, 20, 17).contiguous(), weight, bias), all.narrow(0, 20, 17)));
+  at::set_num_threads(2);
+  const at::Tensor big = random({64, 512}, 1), big_weight = random({700, 512}, 0.3);
+  const at::Tensor by_two = linear_product(big, big_weight);
+  at::set_num_threads(1);
+  CHECK(at::equal(linear_product(big, big_weight), by_two));
+}
+
+// An infinite weight stays in its own output, also where the inputs are no whole tiles.
+void infinities() {
+  const at::Tensor x = at::ones({2, 45}, at::kBFloat16);
+  at::Tensor weight = random({40, 45}, 0.3);
+  weight[7].fill_(-std::numeric_limits<float>::infinity());
+  const at::Tensor y = linear_product(x, weight);
+  for (int64_t n = 0; n < 40; ++n) CHECK(std::isfinite(y[0][n].item<float>()) == (n != 7));
+}
+
+}  // namespace
+
+int main() {
+  at::set_num_threads(1);
+  for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx512_bf16, CpuIsa::amx}) {
+    if (limit_cpu_isa(isa) != isa) continue;
+    against_float64(cpu_isa_name(isa));
+    row_by_row();
+    infinities();
+  }
+  // Other types go to ATen.
+  const at::Tensor x = at::randn({3, 5}), weight = at::randn({4, 5});
+  CHECK(!linear_is_row_exact(at::kFloat));
+  CHECK(at::equal(linear_product(x, weight), at::linear(x, weight)));
+  return check::finish();
+}
