@@ -7,7 +7,7 @@ import { processCpuSeconds, systemCpuSeconds } from './machine.js';
 export interface InterleaveOptions {
   /** Timed rounds. */
   pairs: number;
-  /** Rounds before them that are not timed. Default 1. */
+  /** Rounds before them that are not timed. Default 2: heaps that keep freed memory grow in the first ones. */
   warmup?: number;
   signal?: AbortSignal;
   onProgress?: (what: string) => void;
@@ -35,7 +35,7 @@ const pauseMs = 20;
 
 /** @throws ArcherError of a required contestant that fails, and ARCHER_E_ABORTED */
 export async function interleave(specs: ContestantSpec[], options: InterleaveOptions): Promise<Interleaved> {
-  const { pairs, warmup = 1, signal, onProgress = () => {} } = options;
+  const { pairs, warmup = 2, signal, onProgress = () => {} } = options;
   const dropped: Interleaved['dropped'] = [];
   const entries: { contestant: Contestant; spec: ContestantSpec; measurement: Measurement }[] = [];
   const open: Contestant[] = [];

@@ -60,6 +60,17 @@ struct TileEntropy {
   const float *alpha_R, *beta_R;
 };
 
+// grad_hidden_blocks -> rows of the gradient, times c_r.
+struct TileGradRows {
+  const float* grad_hidden_blocks;
+  const float* coefficients_R;
+  const int64_t* positions_R;  // row j of the result is row positions_R[j] of the blocks; null: row j
+  const int64_t* tokens_R;     // and stands in grad_hidden_TH[tokens_R[j]]
+  int64_t rows, hidden;
+  uint16_t* grad_hidden_TH;    // one of the two
+  float* wide_grad_hidden_TH;
+};
+
 struct TileKernels {
   // [R / 32][H / 32][2][16 h pairs][16 r][2]; rows and columns beyond the end are zeros. Both: blocks * 1024 elements.
   void (*pack_hidden)(const TileRows& rows, uint16_t* packed);
@@ -75,6 +86,7 @@ struct TileKernels {
   // grad_hidden first: it moves the rows of `keep` together, for grad_head too.
   void (*grad_hidden)(const TileBackward& job, uint16_t* scratch);
   void (*grad_head)(const TileBackward& job);
+  void (*grad_rows)(const TileGradRows& job, int64_t begin, int64_t end);  // blocks of 32 columns of the hidden states
   void (*linear)(const TileLinear& job, uint16_t* scratch);
 };
 

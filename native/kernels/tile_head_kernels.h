@@ -316,5 +316,38 @@ void grad_head(const TileBackward& job) {
   }
 }
 
+void grad_rows(const TileGradRows& job, int64_t begin, int64_t end) {
+  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  alignas(64) float rows[kTile][kTile];  // one block, transposed
+  for (int64_t h = begin; h < end; ++h) {
+    const __mmask32 there = first_columns(job.hidden - h * kTile);
+    int64_t block = -1;
+    for (int64_t j = 0; j < job.rows; ++j) {
+      const int64_t r = job.positions_R ? job.positions_R[j] : j;
+      if (r / kTile != block) {
+        block = r / kTile;
+        const float* from = job.grad_hidden_blocks + (block * hidden_blocks + h) * kBlockElements;
+        for (int64_t corner = 0; corner < 4; ++corner) {
+          const int64_t column = 16 * (corner / 2), row = 16 * (corner % 2);
+          __m512i lines[16];
+          for (int64_t i = 0; i < 16; ++i) lines[i] = _mm512_loadu_si512(from + (column + i) * kTile + row);
+          transpose16(lines);
+          for (int64_t i = 0; i < 16; ++i) _mm512_store_si512(&rows[row + i][column], lines[i]);
+        }
+      }
+      const __m512 c = _mm512_set1_ps(job.coefficients_R[r]);
+      const __m512 low = _mm512_mul_ps(c, _mm512_load_ps(rows[r % kTile]));
+      const __m512 high = _mm512_mul_ps(c, _mm512_load_ps(rows[r % kTile] + 16));
+      const int64_t at = job.tokens_R[j] * job.hidden + h * kTile;
+      if (job.grad_hidden_TH) {
+        _mm512_mask_storeu_epi16(job.grad_hidden_TH + at, there, narrow(low, high));
+      } else {
+        _mm512_mask_storeu_ps(job.wide_grad_hidden_TH + at, static_cast<__mmask16>(there), low);
+        _mm512_mask_storeu_ps(job.wide_grad_hidden_TH + at + 16, static_cast<__mmask16>(there >> 16), high);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace archer::kernels

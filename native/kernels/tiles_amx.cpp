@@ -66,7 +66,8 @@ struct AmxTiles {
 
 extern const TileKernels kAmxTileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, largest_logits<AmxTiles>,
-    entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>,      linear<AmxTiles>};
+    entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>,      grad_rows,
+    linear<AmxTiles>};
 
 }  // namespace archer::kernels
 #endif

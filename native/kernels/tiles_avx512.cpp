@@ -50,7 +50,8 @@ struct Avx512Tiles {
 
 extern const TileKernels kAvx512TileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, largest_logits<Avx512Tiles>,
-    entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>,      linear<Avx512Tiles>};
+    entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>,      grad_rows,
+    linear<Avx512Tiles>};
 
 }  // namespace archer::kernels
 #endif

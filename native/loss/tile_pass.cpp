@@ -106,12 +106,19 @@ void TilePass::forward(Rows rows) {
   const int64_t row_blocks = tile_blocks(count), hidden_blocks = tile_blocks(hidden_);
   uint16_t* packed = bits(buffer_of(workspace_.packed_hidden, row_blocks * hidden_blocks * kBlockElements, at::kBFloat16));
   buffer_of(workspace_.exponentials, tile_blocks(vocabulary_) * row_blocks * kBlockElements, at::kBFloat16);
-  kernels_.pack_hidden(tile_rows(rows_), packed);
-
   std::vector<int32_t> ids(rows.size());
   for (size_t r = 0; r < rows.size(); ++r) ids[r] = ids_T_[static_cast<size_t>(rows_[r])];
   shifts_.assign(static_cast<size_t>(row_blocks * kTile), 0.0f);
-  kernels_.sampled_logits(tile_rows(rows_), const_bits(head_VH_), ids.data(), packed, scratch_of_threads(), shifts_.data());
+  uint16_t* scratch = scratch_of_threads();
+  at::parallel_for(0, row_blocks, 1, [&](int64_t first, int64_t past) {
+    const int64_t begin = first * kTile, end = std::min(past * kTile, count);
+    const kernels::TileRows own = tile_rows(Rows(rows_).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+    uint16_t* own_packed = packed + first * hidden_blocks * kBlockElements;
+    kernels_.pack_hidden(own, own_packed);
+    kernels_.sampled_logits(own, const_bits(head_VH_), ids.data() + begin, own_packed,
+                            scratch + at::get_thread_num() * kernels::tile_scratch_elements(hidden_),
+                            shifts_.data() + begin);
+  });
   stats_.assign(rows.size(), {});
   for (size_t r = 0; r < rows.size(); ++r) stats_[r].shift = shifts_[r];
 
@@ -165,27 +172,17 @@ void TilePass::multiply_back(const kernels::TileRows& rows, const std::vector<fl
   });
 }
 
-// grad_hidden of row r is c_r times column r of its blocks. rows: where each active token stands; empty: 0, 1, 2, ...
+// rows: where each active token stands in the blocks; empty: 0, 1, 2, ...
 void TilePass::write_grad_hidden(Rows active, Rows rows, const std::vector<float>& coefficients,
                                  at::Tensor& grad_hidden_TH) {
-  const int64_t hidden_blocks = tile_blocks(hidden_);
-  const float* blocks = workspace_.grad_blocks.const_data_ptr<float>();
-  const auto write = [&](auto* grad_TH) {
-    at::parallel_for(0, hidden_blocks, 8, [&](int64_t first, int64_t past) {
-      for (int64_t h = first; h < past; ++h) {
-        const int64_t columns = std::min(kTile, hidden_ - h * kTile);
-        for (size_t j = 0; j < active.size(); ++j) {
-          const int64_t r = rows.empty() ? static_cast<int64_t>(j) : rows[j];
-          const float* column = blocks + ((r / kTile) * hidden_blocks + h) * kBlockElements + r % kTile;
-          const float c = coefficients[static_cast<size_t>(r)];
-          auto* out = grad_TH + active[j] * hidden_ + h * kTile;
-          for (int64_t i = 0; i < columns; ++i) out[i] = c * column[i * kTile];
-        }
-      }
-    });
-  };
-  if (grad_hidden_TH.scalar_type() == at::kBFloat16) write(grad_hidden_TH.data_ptr<c10::BFloat16>());
-  else write(grad_hidden_TH.data_ptr<float>());
+  const bool narrow = grad_hidden_TH.scalar_type() == at::kBFloat16;
+  const kernels::TileGradRows job{workspace_.grad_blocks.const_data_ptr<float>(), coefficients.data(),
+                                  rows.empty() ? nullptr : rows.data(), active.data(),
+                                  static_cast<int64_t>(active.size()), hidden_,
+                                  narrow ? bits(grad_hidden_TH) : nullptr,
+                                  narrow ? nullptr : grad_hidden_TH.data_ptr<float>()};
+  at::parallel_for(0, tile_blocks(hidden_), 4,
+                   [&](int64_t first, int64_t past) { kernels_.grad_rows(job, first, past); });
 }
 
 void TilePass::backward(Rows active, Rows active_rows, const std::vector<float>& grad_log_prob,
