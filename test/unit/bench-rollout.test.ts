@@ -1,8 +1,9 @@
 // The roofline of sampling, rows with tokens per second, and the model with random weights.
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { environment, groupsWithin } from '../../lib/bench/environment.js';
+import { checkGguf, type GgufInfo } from '../../lib/bench/gguf.js';
 import { type LlamaShape, makeRandomModel, smollm2 } from '../../lib/bench/random-model.js';
 import { floorMeasurement, floorSeconds, samplingWork } from '../../lib/bench/roofline.js';
 import { randomPrompts } from '../../lib/bench/serve.js';
@@ -175,4 +176,44 @@ test('contestants that do not fit together are run in groups', () => {
 test('the environment of a contestant: its threads, and the allocator as it was asked for', () => {
   expect(environment(2, 'kept')).toEqual(expect.arrayContaining(['OMP_NUM_THREADS=2', 'MALLOC_MMAP_MAX_=0']));
   expect(environment(2, 'default').join(' ')).not.toContain('MALLOC_MMAP_MAX_=');
+});
+
+describe('a GGUF file', () => {
+  const folderPath = resolve(import.meta.dirname ?? '.', '../golden/models/qwen2-hub-bfloat16');
+  const info = (changes: Partial<Record<string, unknown>> = {}): GgufInfo => ({
+    metadata: {
+      general: { architecture: 'qwen2', file_type: changes.file_type ?? 32 },
+      qwen2: { block_count: changes.block_count ?? 2, embedding_length: 32, feed_forward_length: 48 },
+    },
+    tensorInfo: [{ name: 'token_embd.weight', ggmlType: 30, fileOffset: 64n }],
+  });
+
+  /** A file with the model's embedding at byte 64, one bit of it flipped where asked. */
+  async function gguf(flip: boolean) {
+    const folder = await readModelFolder(folderPath);
+    const { file, begin, end } = folder.tensors.find(({ name }) => name === 'model.embed_tokens.weight')!;
+    const bytes = Buffer.concat([Buffer.alloc(64), readFileSync(file).subarray(begin, end)]);
+    if (flip) bytes[64 + 201]! ^= 0x80;
+    const path = join(dir.path, `embedding-${flip}.gguf`);
+    writeFileSync(path, bytes);
+    return { folder, path };
+  }
+
+  test('with the model’s own numbers is accepted', async () => {
+    const { folder, path } = await gguf(false);
+    expect(() => checkGguf(path, info(), folder, 'bf16')).not.toThrow();
+  });
+
+  test.each([
+    ['other numbers', info(), 'bf16', 'another embedding', true],
+    ['another shape', info({ block_count: 3 }), 'bf16', 'block_count 3 where the model has 2', false],
+    ['another precision', info({ file_type: 1 }), 'bf16', 'file_type 1 where the model has 32', false],
+    ['a precision that was not asked for', info(), 'float32', 'file_type 32 where the model has 0', false],
+    ['no embedding', { ...info(), tensorInfo: [] }, 'bf16', 'cannot be compared', false],
+  ] as const)('with %s is refused by name', async (_, told, dtype, words, flip) => {
+    const { folder, path } = await gguf(flip);
+    expect(() => checkGguf(path, told, folder, dtype)).toThrow(
+      expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining(words) }),
+    );
+  });
 });
