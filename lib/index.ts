@@ -8,5 +8,6 @@ export { type FusedLossInput, fusedLoss, type LossInput, type TokenLossInput, to
 export type { ClassSums, ComputeDtype, Denominators, FinishReason, LossResult, LossSums } from './native/types.js';
 export type { Outcome, RewardFunction, RewardInput, RewardResult, Verdict } from './reward/types.js';
 export { type GenerateOptions, Policy, type PolicyOptions } from './rollout/policy.js';
+export type { TextPiece } from './rollout/text-stream.js';
 export type { Response } from './rollout/types.js';
 export { type TrainOptions, TrainingRun, train } from './train/run.js';

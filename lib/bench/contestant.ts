@@ -20,6 +20,8 @@ export interface Sample {
   cpuSeconds: number;
   /** Peak resident memory beyond inputs and gradients; undefined where it is not measured. */
   peakBytes?: number;
+  /** Other numbers of the answer, under the names it gave them. */
+  values?: Record<string, number>;
 }
 
 interface Waiting {
@@ -91,14 +93,20 @@ export class Contestant {
     const waiting = this.#expect('run');
     this.#child.stdin.write('run\n');
     const message = await waiting;
-    const { seconds, cpu_seconds: cpuSeconds, peak_bytes: peakBytes } = message;
+    const { event: _, seconds, cpu_seconds: cpuSeconds, peak_bytes: peakBytes, ...others } = message;
     if (typeof seconds !== 'number' || typeof cpuSeconds !== 'number' || !(seconds > 0)) {
       throw new ArcherError(
         'ARCHER_E_INTERNAL',
         `${this.name} answered ${JSON.stringify(message)}, without seconds and cpu_seconds.`,
       );
     }
-    return { seconds, cpuSeconds, peakBytes: typeof peakBytes === 'number' ? peakBytes : undefined };
+    const numbers = Object.entries(others).filter((entry): entry is [string, number] => typeof entry[1] === 'number');
+    return {
+      seconds,
+      cpuSeconds,
+      peakBytes: typeof peakBytes === 'number' ? peakBytes : undefined,
+      values: numbers.length > 0 ? Object.fromEntries(numbers) : undefined,
+    };
   }
 
   /** Ends the process; never throws. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ArcherError } from '../errors.js';
 import { packageRoot } from '../package-root.js';
 import type { ContestantSpec } from './contestant.js';
+import { type Dtype, environment, groupsWithin, type Memory } from './environment.js';
 import { interleave } from './interleave.js';
 import type { Python } from './programs.js';
 import { type BenchRow, makeRow } from './statistics.js';
@@ -14,9 +15,6 @@ export interface LossShape {
   hidden: number;
   vocabulary: number;
 }
-
-export type Dtype = 'bf16' | 'float32';
-export type Memory = 'kept' | 'default';
 
 export const namedShapes: Record<string, LossShape> = Object.fromEntries(
   [
@@ -61,18 +59,8 @@ export function groupByMemory(rivals: string[], shape: LossShape, dtype: Dtype, 
   const libraries = 4e8;
   const floor = 10 * shape.tokens * shape.vocabulary + 10 * weights;
   const base = 2 * libraries + floor + weights * (size.elementBytes + 4) + 2e8;
-  const groups: string[][] = [[]];
-  let used = base;
-  for (const rival of rivals) {
-    const bytes = libraries + 2 * weights * size.elementBytes + rivalBytes[rival]!(size);
-    if (used + bytes > budget && groups.at(-1)!.length > 0) {
-      groups.push([]);
-      used = base;
-    }
-    groups.at(-1)!.push(rival);
-    used += bytes;
-  }
-  return groups;
+  const bytesOf = (rival: string) => libraries + 2 * weights * size.elementBytes + rivalBytes[rival]!(size);
+  return groupsWithin(rivals, { always: base, bytesOf, budget });
 }
 
 export interface LossBenchOptions {
@@ -161,11 +149,12 @@ function contestants(
     '--response-tokens',
     String(responseTokens),
   ];
+  // archer-bench-loss sets its allocator by itself.
   const native = (name: string): ContestantSpec => ({
     name,
     isRequired: true,
     command: 'env',
-    args: [...environment(threads), program, '--serve', name, ...common, '--memory', memory],
+    args: [...environment(threads, 'default'), program, '--serve', name, ...common, '--memory', memory],
   });
   const script = join(packageRoot, 'bench/rivals_loss.py');
   return [
@@ -177,11 +166,4 @@ function contestants(
       args: [...environment(threads, memory), python!.command, script, '--serve', name, ...common],
     })),
   ];
-}
-
-/** Arguments of env: threads, and glibc's allocator told to keep what is freed (archer-bench-loss does that by itself). */
-function environment(threads: number, memory: Memory = 'default'): string[] {
-  const kept = ['MALLOC_MMAP_MAX_=0', 'MALLOC_TRIM_THRESHOLD_=1099511627776'];
-  const clean = ['-u', 'MALLOC_MMAP_MAX_', '-u', 'MALLOC_TRIM_THRESHOLD_'];
-  return [...clean, `OMP_NUM_THREADS=${threads}`, `MKL_NUM_THREADS=${threads}`, ...(memory === 'kept' ? kept : [])];
 }

@@ -30,8 +30,11 @@ export interface BenchRow {
   rival_cpu_seconds: number;
   peak_bytes: number | null;
   rival_peak_bytes: number | null;
-  /** The rival's time over that of the bare products in the same round: how much faster anything exact could be. */
+  /** The rival's time over the floor's (bare products, roofline) in the same round: how much faster anything exact could be. */
   rival_over_floor: number | null;
+  /** Of all sequences together, from the medians; in benchmarks of sampling alone. */
+  tokens_per_second?: number;
+  rival_tokens_per_second?: number;
   details: Record<string, unknown>;
 }
 
@@ -97,11 +100,13 @@ export interface RowContext extends Circumstances {
   shape: string;
   dtype: string;
   memory: 'kept' | 'default';
+  /** Generated tokens of one iteration, where it generates. */
+  tokens?: number;
 }
 
 /** One row: `rival` against `ours`; `floor`, where given, is what rival_over_floor divides by. */
 export function makeRow(context: RowContext, ours: Measurement, rival: Measurement, floor?: Measurement): BenchRow {
-  const { bench, device, shape, dtype, threads, memory } = context;
+  const { bench, device, shape, dtype, threads, memory, tokens } = context;
   const ratios = ratiosOf(ours.samples, rival.samples);
   const reasons = reasonsNotToQuote(ours.samples, rival.samples, context);
   const seconds = ({ samples }: Measurement) => median(samples.map((sample) => sample.seconds));
@@ -130,6 +135,9 @@ export function makeRow(context: RowContext, ours: Measurement, rival: Measureme
     peak_bytes: ours.peakBytes ?? null,
     rival_peak_bytes: rival.peakBytes ?? null,
     rival_over_floor: floor && floor !== rival ? round(median(ratiosOf(floor.samples, rival.samples))) : null,
+    ...(tokens === undefined
+      ? {}
+      : { tokens_per_second: round(tokens / seconds(ours)), rival_tokens_per_second: round(tokens / seconds(rival)) }),
     details: rival.details,
   };
 }

@@ -1,7 +1,8 @@
 // Rows of a benchmark as text for people.
 import type { BenchRow } from './statistics.js';
 
-const columns: [string, (row: BenchRow) => string][] = [
+// A column that says nothing of any row is left out.
+const columns: [string, (row: BenchRow) => string | undefined][] = [
   ['shape', (row) => row.shape],
   ['dtype', (row) => row.dtype],
   ['threads', (row) => String(row.threads)],
@@ -9,6 +10,7 @@ const columns: [string, (row: BenchRow) => string][] = [
   ['against', (row) => row.against],
   ['ours', (row) => duration(row.seconds)],
   ['theirs', (row) => duration(row.rival_seconds)],
+  ['tokens/s', tokensPerSecond],
   ['ratio', (row) => row.ratio.toFixed(3)],
   ['min to max', (row) => `${row.ratio_min.toFixed(3)} to ${row.ratio_max.toFixed(3)}`],
   ['by CPU time', (row) => row.cpu_ratio.toFixed(3)],
@@ -25,8 +27,9 @@ const megabytes = (bytes: number | null) => (bytes === null ? '-' : (bytes / 1e6
 export function benchTable(rows: BenchRow[]): string {
   const notes = [...new Set(rows.filter((row) => !row.quotable).map((row) => row.reasons.join('; ')))];
   const mark = (row: BenchRow) => (row.quotable ? 'yes' : `no [${notes.indexOf(row.reasons.join('; ')) + 1}]`);
-  const titles = [...columns.map(([title]) => title), 'quotable'];
-  const cells = [titles, ...rows.map((row) => [...columns.map(([, cell]) => cell(row)), mark(row)])];
+  const shown = columns.filter(([, cell]) => rows.some((row) => cell(row) !== undefined));
+  const titles = [...shown.map(([title]) => title), 'quotable'];
+  const cells = [titles, ...rows.map((row) => [...shown.map(([, cell]) => cell(row) ?? '-'), mark(row)])];
   const widths = titles.map((_, i) => Math.max(...cells.map((line) => line[i]!.length)));
   const lines = cells.map((line) =>
     line
@@ -35,4 +38,10 @@ export function benchTable(rows: BenchRow[]): string {
       .trimEnd(),
   );
   return [...lines, ...notes.map((note, i) => `[${i + 1}] not quotable: ${note}`), ''].join('\n');
+}
+
+const rate = (value: number) => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
+
+function tokensPerSecond({ tokens_per_second: ours, rival_tokens_per_second: theirs }: BenchRow): string | undefined {
+  return ours === undefined || theirs === undefined ? undefined : `${rate(ours)} : ${rate(theirs)}`;
 }

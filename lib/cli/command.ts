@@ -51,12 +51,16 @@ export function toNumber(text: string): number {
 }
 
 /** Runs a command's work: Ctrl-C once interrupts it, twice leaves at once; failures become one sentence and an exit code. */
-export async function runCommand(options: CommonOptions, work: (context: CommandContext) => Promise<void>): Promise<void> {
+export async function runCommand(
+  options: CommonOptions,
+  work: (context: CommandContext) => Promise<void>,
+  whenInterrupted = 'Interrupted: saving what is done. Press Ctrl-C again to leave at once.',
+): Promise<void> {
   const abort = new AbortController();
   let began = false;
   const interrupt = () => {
     if (abort.signal.aborted) process.exit(130);
-    process.stderr.write('\nInterrupted: saving what is done. Press Ctrl-C again to leave at once.\n');
+    process.stderr.write(`\n${whenInterrupted}\n`);
     abort.abort();
   };
   process.on('SIGINT', interrupt);

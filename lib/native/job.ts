@@ -11,14 +11,20 @@ export interface JobOptions {
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
+export interface StreamOptions extends JobOptions {
+  /** Generated tokens as (prompt, sample, id), laid flat: what came since the last call, every 30 ms, and the rest at the end. */
+  onTokens?: ((tokens: Int32Array) => void) | undefined;
+}
+
 const progressIntervalMs = 100;
+const tokenIntervalMs = 30;
 
 /** Runs one native call with a fresh job control. */
 export async function runJob<Result>(
-  options: JobOptions,
+  options: StreamOptions,
   call: (control: NativeJobControl) => Promise<Result>,
 ): Promise<Result> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress, onTokens } = options;
   if (signal?.aborted) throw new ArcherError('ARCHER_E_ABORTED', 'aborted before the job began');
   const control = new (loadNative().JobControl)();
   const cancel = () => control.cancel();
@@ -29,12 +35,20 @@ export async function runJob<Result>(
         onProgress(done, total);
       }, progressIntervalMs)
     : undefined;
+  const handOut = () => {
+    const tokens = int32(control.takeTokens());
+    if (tokens.length > 0) onTokens?.(tokens);
+  };
+  const tokenTimer = onTokens ? setInterval(handOut, tokenIntervalMs) : undefined;
   try {
-    return await call(control);
+    const result = await call(control);
+    if (onTokens) handOut();
+    return result;
   } catch (error) {
     throw fromNative(error);
   } finally {
     clearInterval(timer);
+    clearInterval(tokenTimer);
     signal?.removeEventListener('abort', cancel);
   }
 }

@@ -2,7 +2,7 @@
 import { ArcherError } from '../errors.js';
 import type { ModelFolder } from '../model/folder.js';
 import { getEngine } from './engine.js';
-import { callNative, float32, int32, type JobOptions, runJob, uint8 } from './job.js';
+import { callNative, float32, int32, type JobOptions, runJob, type StreamOptions, uint8 } from './job.js';
 import type {
   ComputeDtype,
   Generation,
@@ -51,9 +51,10 @@ export class Weights {
     return callNative(() => this.native.memoryBytes());
   }
 
-  async generate(request: GenerateRequest, options: JobOptions = {}): Promise<Generation> {
+  async generate(request: GenerateRequest, options: StreamOptions = {}): Promise<Generation> {
     const native = this.native;
-    const result = await runJob(options, (control) => native.generate(request, control));
+    const streamTokens = options.onTokens !== undefined;
+    const result = await runJob(options, (control) => native.generate({ ...request, streamTokens }, control));
     return {
       ...result,
       ids: int32(result.ids),

@@ -9,6 +9,8 @@ export interface NativeJobControl {
   cancel(): void;
   /** Units of the job: generated tokens, or sequences. */
   progress(): { done: number; total: number };
+  /** Tokens that a generation with streamTokens has made since the last call: (prompt, sample, id), laid flat. */
+  takeTokens(): Int32Array;
 }
 
 export interface BuildInfo {
@@ -91,6 +93,8 @@ export interface GenerateRequest {
   maxSlots: number;
   /** 0 = no limit */
   kvBudgetBytes: number;
+  /** Default false; true: tokens can be read from the job's control while they are made. */
+  streamTokens?: boolean;
 }
 
 export const finishReasons = ['stop', 'stop_string', 'length'] as const;

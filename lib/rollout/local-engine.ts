@@ -4,6 +4,7 @@ import { ArcherError } from '../errors.js';
 import type { ModelFolder } from '../model/folder.js';
 import type { Weights } from '../native/policy.js';
 import { finishReasons } from '../native/types.js';
+import { TextStream } from './text-stream.js';
 import type { EncodedPrompt, Response, ResponseGroup, RolloutEngine, RolloutRequest } from './types.js';
 
 export interface LocalEngineOptions {
@@ -24,7 +25,11 @@ export class LocalEngine implements RolloutEngine {
     if (prompts.length === 0) return [];
     checkContext(weights.folder, prompts, request.maxNewTokens);
     const packed = packIds(prompts.map((prompt) => prompt.ids));
-    const generation = await weights.generate(
+    const failed = new AbortController();
+    const stream =
+      request.onText &&
+      new TextStream({ tokenizer, stop: request.stop, onText: request.onText, onFailure: () => failed.abort() });
+    const job = weights.generate(
       {
         promptIds: packed.ids,
         promptOffsets: packed.offsets,
@@ -43,8 +48,16 @@ export class LocalEngine implements RolloutEngine {
         maxSlots,
         kvBudgetBytes,
       },
-      { signal: request.signal, onProgress: request.onProgress },
+      {
+        signal: stream ? AbortSignal.any([failed.signal, ...(request.signal ? [request.signal] : [])]) : request.signal,
+        onProgress: request.onProgress,
+        onTokens: stream && ((tokens) => stream.push(tokens)),
+      },
     );
+    const generation = await job.catch((error) => {
+      stream?.stop();
+      throw error;
+    });
     const { offsets } = generation;
     const sliceOf = <A extends Int32Array | Float32Array>(array: A, i: number) =>
       array.slice(offsets[i], offsets[i + 1]) as A;
@@ -59,7 +72,9 @@ export class LocalEngine implements RolloutEngine {
         text: texts[i] ?? '',
       }),
     );
-    return prompts.map((prompt, i) => ({ prompt, responses: responses.slice(i * n, (i + 1) * n) }));
+    const groups = prompts.map((prompt, i) => ({ prompt, responses: responses.slice(i * n, (i + 1) * n) }));
+    await stream?.finish(groups.map((group) => group.responses.map(({ text }) => text)));
+    return groups;
   }
 }
 

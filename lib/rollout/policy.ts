@@ -8,6 +8,7 @@ import type { JobOptions } from '../native/job.js';
 import { Weights } from '../native/policy.js';
 import type { ComputeDtype } from '../native/types.js';
 import { LocalEngine, packIds } from './local-engine.js';
+import type { TextPiece } from './text-stream.js';
 import type { Response } from './types.js';
 
 export interface PolicyOptions extends JobOptions {
@@ -34,6 +35,11 @@ export interface GenerateOptions extends JobOptions {
   /** Default: the tokenizer's template where it has one. */
   applyChatTemplate?: boolean;
   systemPrompt?: string;
+  /**
+   * Text as it is made, some 30 times a second. Pieces of one response come in order and add up to its `text`; none ends
+   * within a character, and a stop string comes whole, with the end of its response. What it throws ends the generation.
+   */
+  onText?: (piece: TextPiece) => void;
 }
 
 /** Reads the folder and its tokenizer, and checks that they fit each other. */
@@ -94,6 +100,7 @@ export class Policy implements Disposable, AsyncDisposable {
       step: 0,
       signal,
       onProgress,
+      onText: options.onText,
     });
     return groups.map((group) => group.responses);
   }

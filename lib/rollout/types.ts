@@ -1,5 +1,6 @@
 // What a rollout engine takes and gives: prompts in, groups of responses out. A group is the responses to one prompt.
 import type { FinishReason } from '../native/types.js';
+import type { TextPiece } from './text-stream.js';
 
 /** A prompt ready for the model. */
 export interface EncodedPrompt {
@@ -47,6 +48,8 @@ export interface RolloutRequest<Prompt extends EncodedPrompt> extends SamplingOp
   signal?: AbortSignal | undefined;
   /** Generated tokens so far, and the most that can come. */
   onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Text as it is made; what it throws ends the generation. */
+  onText?: ((piece: TextPiece) => void) | undefined;
 }
 
 /** Anything that can answer prompts with groups of responses. */

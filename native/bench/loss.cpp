@@ -4,9 +4,7 @@
 //       in:  run | quit           out: {"event":"ready",…}, {"event":"run","seconds":…}, {"event":"error",…}
 // Every row of the table is measured in a process of its own, so that no row inherits the memory of another.
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <sys/wait.h>
-#include <torch/headeronly/version.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +17,7 @@
 
 #include "bench/gemm_floor.h"
 #include "bench/loss_case.h"
+#include "bench/machine.h"
 #include "bench/process_stats.h"
 #include "core/error.h"
 
@@ -74,12 +73,6 @@ int64_t whole_number(const std::string& option, const std::string& text, int64_t
   require(error == std::errc() && end == text.data() + text.size() && value >= minimum, kConfig,
           option + " is " + text + "; it must be a whole number of at least " + std::to_string(minimum) + ".");
   return value;
-}
-
-std::string machine_json() {
-  return "{\"cpu\": " + json_text(processor_name()) + ", \"cores\": " + std::to_string(num_processors()) +
-         ", \"cpuCapability\": " + json_text(at::get_cpu_capability()) + ", \"libtorch\": " + json_text(TORCH_VERSION) +
-         "}";
 }
 
 Options parse(int argc, char** argv) {

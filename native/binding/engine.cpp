@@ -23,7 +23,9 @@ Napi::Error to_js_error(Napi::Env env, const Failure& failure) {
 
 Napi::Function JobControlObject::define(Napi::Env env) {
   return DefineClass(env, "JobControl",
-                     {InstanceMethod<&JobControlObject::cancel>("cancel"), InstanceMethod<&JobControlObject::progress>("progress")});
+                     {InstanceMethod<&JobControlObject::cancel>("cancel"),
+                      InstanceMethod<&JobControlObject::progress>("progress"),
+                      InstanceMethod<&JobControlObject::take_tokens>("takeTokens")});
 }
 
 JobControlObject::JobControlObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<JobControlObject>(info) {}
@@ -37,12 +39,29 @@ Napi::Value JobControlObject::progress(const Napi::CallbackInfo& info) {
   return result;
 }
 
-std::shared_ptr<JobControl> control_argument(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || info[index].IsUndefined()) return std::make_shared<JobControl>();
+Napi::Value JobControlObject::take_tokens(const Napi::CallbackInfo& info) { return to_js(info.Env(), tokens_->take()); }
+
+namespace {
+
+// The JobControl of an argument; null where it was left out.
+JobControlObject* control_object(const Napi::CallbackInfo& info, size_t index) {
+  if (info.Length() <= index || info[index].IsUndefined()) return nullptr;
   const bool is_control = info[index].IsObject() &&
                           info[index].As<Napi::Object>().InstanceOf(constructors(info.Env()).job_control.Value());
   require(is_control, kShape, "the last argument must be a JobControl");
-  return JobControlObject::Unwrap(info[index].As<Napi::Object>())->control();
+  return JobControlObject::Unwrap(info[index].As<Napi::Object>());
+}
+
+}  // namespace
+
+std::shared_ptr<JobControl> control_argument(const Napi::CallbackInfo& info, size_t index) {
+  const JobControlObject* object = control_object(info, index);
+  return object ? object->control() : std::make_shared<JobControl>();
+}
+
+std::shared_ptr<TokenQueue> tokens_argument(const Napi::CallbackInfo& info, size_t index) {
+  const JobControlObject* object = control_object(info, index);
+  return object ? object->tokens() : nullptr;
 }
 
 // ---- Jobs ----

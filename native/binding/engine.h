@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 
+#include "binding/token_queue.h"
 #include "core/engine_thread.h"
 #include "core/failure.h"
 
@@ -21,15 +22,20 @@ class JobControlObject : public Napi::ObjectWrap<JobControlObject> {
   static Napi::Function define(Napi::Env env);
   explicit JobControlObject(const Napi::CallbackInfo& info);
   const std::shared_ptr<JobControl>& control() const { return control_; }
+  const std::shared_ptr<TokenQueue>& tokens() const { return tokens_; }
 
  private:
   void cancel(const Napi::CallbackInfo& info);
   Napi::Value progress(const Napi::CallbackInfo& info);
+  Napi::Value take_tokens(const Napi::CallbackInfo& info);
   std::shared_ptr<JobControl> control_ = std::make_shared<JobControl>();
+  std::shared_ptr<TokenQueue> tokens_ = std::make_shared<TokenQueue>();
 };
 
 // The JobControl of an optional argument; a fresh one where it was left out.
 std::shared_ptr<JobControl> control_argument(const Napi::CallbackInfo& info, size_t index);
+// Its queue of generated tokens; null where it was left out.
+std::shared_ptr<TokenQueue> tokens_argument(const Napi::CallbackInfo& info, size_t index);
 
 // Runs on the JS thread after the work is done; makes what the promise resolves to.
 using MakeResult = std::function<Napi::Value(Napi::Env)>;

@@ -142,6 +142,10 @@ Napi::Value PolicyObject::generate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     auto request = std::make_shared<GenerateRequest>(generate_request(object(info[0], "request")));
     const auto control = control_argument(info, 1);
+    const auto tokens = tokens_argument(info, 1);
+    if (tokens && boolean_or(object(info[0], "request"), "streamTokens", false)) {
+      request->on_token = [tokens](int64_t prompt, int64_t sample, int32_t id) { tokens->push(prompt, sample, id); };
+    }
     return jobs_->run(info.Env(), control, [model = model(), request, control]() -> MakeResult {
       auto result = std::make_shared<GenerateResult>(archer::generate(*model, *request, control.get()));
       return [result](Napi::Env env) -> Napi::Value {

@@ -73,6 +73,10 @@ inline bool boolean(const Napi::Object& object, const char* key) {
   return value.As<Napi::Boolean>().Value();
 }
 
+inline bool boolean_or(const Napi::Object& object, const char* key, bool fallback) {
+  return object.Get(key).IsUndefined() ? fallback : boolean(object, key);
+}
+
 inline std::string text(const Napi::Object& object, const char* key) {
   const Napi::Value value = object.Get(key);
   require(value.IsString(), kShape, std::string(key) + " must be a string");

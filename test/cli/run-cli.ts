@@ -15,11 +15,11 @@ export interface CliResult {
 // Jest's own loader flags must not reach the child.
 const { NODE_OPTIONS: _, ...env } = process.env;
 
-export function startCli(args: string[], options: { cwd?: string; env?: Record<string, string> } = {}): { child: ChildProcess; done: Promise<CliResult> } {
+export function startCli(args: string[], options: { cwd?: string; env?: Record<string, string>; stdin?: 'pipe' } = {}): { child: ChildProcess; done: Promise<CliResult> } {
   const child = spawn(process.execPath, [bin, ...args], {
     cwd: options.cwd ?? root,
     env: { ...env, NO_COLOR: '1', OMP_NUM_THREADS: '1', ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: [options.stdin ?? 'ignore', 'pipe', 'pipe'],
   });
   const done = new Promise<CliResult>((resolveResult) => {
     let stdout = '';

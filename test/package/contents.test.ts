@@ -42,7 +42,10 @@ test('everything needed is in it', () => {
     'native/binding/addon.cpp',
     'native/loss/token_math.h',
     'native/bench/loss.cpp', // `archer-native bench` builds it
+    'native/bench/roofline.cpp',
     'bench/rivals_loss.py',
+    'bench/rivals_rollout.py',
+    'dist/bench/serve-rollout.js',
     'recipes/quickstart.yaml',
     'assets/model/config.json',
     'assets/model/model.safetensors',

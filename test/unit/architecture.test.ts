@@ -28,7 +28,7 @@ const may: Record<string, string[]> = {
   checkpoint: [],
   metrics: [],
   train: ['algorithm', 'checkpoint', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout'],
-  bench: ['native'], // the record of the build
+  bench: ['model', 'native'], // the record of the build, and what `bench rollout` samples from
   cli: ['bench', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
 };
 const always = ['errors', 'io-error', 'package-root'];

@@ -56,6 +56,12 @@ describe('one contestant', () => {
     await contestant.close();
   });
 
+  test('other numbers of an answer are kept under their names', async () => {
+    const contestant = await Contestant.start(fake('a', `{ event: 'run', seconds: 1, cpu_seconds: 1, gflops: 9, kernel: 'mkl' }`));
+    expect(await contestant.run()).toEqual({ seconds: 1, cpuSeconds: 1, values: { gflops: 9 } });
+    await contestant.close();
+  });
+
   test('a program that is not there', async () => {
     const start = Contestant.start({ name: 'a', command: '/no/such/program', args: [] });
     await expect(start).rejects.toMatchObject({ code: 'ARCHER_E_INTERNAL', message: expect.stringContaining('could not be started') });

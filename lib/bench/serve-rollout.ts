@@ -1,0 +1,47 @@
+// Ours in `bench rollout`: the addon as a Node program calls it, since that is what people run; a whole generation is one
+// call, so Node costs nothing in between. Nothing ends a response before its full length.
+import { ArcherError } from '../errors.js';
+import { readModelFolder } from '../model/folder.js';
+import { buildInfo } from '../native/engine.js';
+import { Weights } from '../native/policy.js';
+import type { GenerateRequest } from '../native/types.js';
+import { randomPrompts, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+
+await serve('archer', make);
+
+async function make(task: SamplingTask): Promise<Served> {
+  const { libtorch, cpuCapability } = buildInfo();
+  const baseBytes = residentBytes('VmRSS'); // libraries; the model counts
+  const folder = await readModelFolder(task.model);
+  const dtype = task.dtype === 'bf16' ? 'bfloat16' : 'float32';
+  const weights = await Weights.load(folder, { dtype, numThreads: task.threads });
+  const { batch, promptTokens, newTokens } = task;
+  const request: GenerateRequest = {
+    promptIds: Int32Array.from(randomPrompts(task, folder.nativeConfig.vocabSize).flat()),
+    promptOffsets: Int32Array.from({ length: batch + 1 }, (_, i) => i * promptTokens),
+    promptKeys: Uint32Array.from({ length: batch }, (_, i) => i),
+    numSamples: 1,
+    seed: 1,
+    step: 0,
+    temperature: 1,
+    topP: 1,
+    topK: -1,
+    minP: 0,
+    maxNewTokens: newTokens,
+    stopTokenIds: new Int32Array(),
+    maxSlots: 0,
+    kvBudgetBytes: 0,
+  };
+  return {
+    details: { libtorch, cpuCapability },
+    baseBytes,
+    iterate: async () => {
+      const { ids } = await weights.generate(request);
+      if (ids.length === batch * newTokens) return;
+      throw new ArcherError(
+        'ARCHER_E_INTERNAL',
+        `${ids.length} tokens were sampled in place of ${batch} x ${newTokens}.`,
+      );
+    },
+  };
+}
