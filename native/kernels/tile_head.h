@@ -11,6 +11,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/tile_attention.h"
 #include "kernels/tile_linear.h"
 
 namespace archer::kernels {
@@ -76,6 +77,7 @@ struct TileKernels {
   void (*grad_hidden)(const TileBackward& job, uint16_t* scratch);
   void (*grad_head)(const TileBackward& job);
   void (*linear)(const TileLinear& job, uint16_t* scratch);
+  void (*attention)(const TileAttention& job, float* scratch);
 };
 
 // bfloat16 elements of scratch for one thread, aligned to 64 bytes.
