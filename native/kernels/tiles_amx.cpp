@@ -64,58 +64,29 @@ struct AmxTiles {
     _tile_stored(3, c_low + 16, c_stride);
   }
 
-  // GCC 12 does not know that a tile is loaded from memory: what was just written must be there by then.
-  static void settle() { std::atomic_signal_fence(std::memory_order_seq_cst); }
-
-  static inline __attribute__((always_inline)) void scores(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t steps,
-                                                           float* c) {
-    settle();
-    const int64_t stride = lda * 2;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t k = 0; k < steps; ++k, a += kTile) {
-      _tile_loadd(4, b + k * kBlockElements / 2, 64);
-      _tile_loadd(5, a, stride);
-      _tile_dpbf16ps(0, 5, 4);
-      _tile_loadd(6, a + 16 * lda, stride);
-      _tile_dpbf16ps(1, 6, 4);
-      _tile_loadd(7, a + 32 * lda, stride);
-      _tile_dpbf16ps(2, 7, 4);
-      _tile_loadd(5, a + 48 * lda, stride);
-      _tile_dpbf16ps(3, 5, 4);
-    }
-    _tile_stored(0, c, 64);
-    _tile_stored(1, c + 256, 64);
-    _tile_stored(2, c + 512, 64);
-    _tile_stored(3, c + 768, 64);
-  }
-
   template <bool Add>
-  static inline __attribute__((always_inline)) void mix(const uint16_t* a, const uint16_t* b, int64_t columns, int64_t, float* c) {
-    settle();
-    _tile_loadd(4, a, 2 * kKeyBlock);
-    _tile_loadd(5, a + kTile, 2 * kKeyBlock);
-    const int64_t stride = columns * 4;
-    for (int64_t d = 0; d < columns; d += kTile, b += 2 * kBlockElements, c += kTile) {
+  static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
+                                                          int64_t, float* c) {
+    // GCC 12 does not know that a tile is loaded from memory: what was just written must be there by then.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    const int64_t a_stride = steps * 64, c_stride = columns * 4, column_step = steps * 512;
+    for (int64_t column = 0; column < columns; column += kTile, b += 2 * column_step, c += kTile) {
       if (Add) {
-        _tile_loadd(0, c, stride);
-        _tile_loadd(1, c + 16, stride);
+        _tile_loadd(0, c, c_stride);
+        _tile_loadd(1, c + 16, c_stride);
       } else {
         _tile_zero(0);
         _tile_zero(1);
       }
-      _tile_loadd(6, b, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, b + kBlockElements, 64);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(6, b + kBlockElements / 2, 64);
-      _tile_dpbf16ps(0, 5, 6);
-      _tile_loadd(7, b + 3 * kBlockElements / 2, 64);
-      _tile_dpbf16ps(1, 5, 7);
-      _tile_stored(0, c, stride);
-      _tile_stored(1, c + 16, stride);
+      for (int64_t k = 0; k < steps; ++k) {
+        _tile_loadd(4, a + k * kTile, a_stride);
+        _tile_loadd(6, b + k * 512, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + column_step + k * 512, 64);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      _tile_stored(0, c, c_stride);
+      _tile_stored(1, c + 16, c_stride);
     }
   }
 };

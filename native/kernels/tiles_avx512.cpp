@@ -46,54 +46,34 @@ struct Avx512Tiles {
     }
   }
 
-  static inline __attribute__((always_inline)) __m512bh pair_of(const uint16_t* a) {
-    int32_t two;
-    std::memcpy(&two, a, sizeof(two));
-    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
-  }
-
-  static inline __attribute__((always_inline)) void scores(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t steps,
-                                                           float* c) {
-    constexpr int kRows = 16;
-    for (int64_t m = 0; m < kKeyBlock; m += kRows) {
-      __m512 sums[kRows];
-      for (int i = 0; i < kRows; ++i) sums[i] = _mm512_setzero_ps();
-      for (int64_t pair = 0; pair < 16 * steps; ++pair) {
-        const __m512bh columns = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + pair * 32));
-#pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) {
-          sums[i] = _mm512_dpbf16_ps(sums[i], pair_of(a + (m + i) * lda + 2 * pair), columns);
-        }
-      }
-      for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(c + (m + i) * kQueryTile, sums[i]);
-    }
-  }
-
   template <bool Add>
-  static inline __attribute__((always_inline)) void mix(const uint16_t* a, const uint16_t* b, int64_t columns, int64_t rows,
-                                                        float* c) {
+  static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
+                                                          int64_t rows, float* c) {
     constexpr int kRows = 4;
     for (int64_t m = 0; m < rows; m += kRows) {
-      for (int64_t d = 0; d < columns; d += kTile) {
-        const uint16_t *left = b + d * kKeyBlock, *right = left + 16 * kKeyBlock;
+      for (int64_t column = 0; column < columns; column += kTile) {
+        const uint16_t *left = b + column * steps * 32, *right = left + steps * 512;
+        float* target = c + m * columns + column;
         __m512 sums[kRows][2];
         for (int i = 0; i < kRows; ++i) {
           for (int half = 0; half < 2; ++half) {
-            sums[i][half] = Add ? _mm512_loadu_ps(c + (m + i) * columns + d + 16 * half) : _mm512_setzero_ps();
+            sums[i][half] = Add ? _mm512_loadu_ps(target + i * columns + 16 * half) : _mm512_setzero_ps();
           }
         }
-        for (int64_t pair = 0; pair < kKeyBlock / 2; ++pair) {
+        for (int64_t pair = 0; pair < 16 * steps; ++pair) {
           const __m512bh b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(left + pair * 32));
           const __m512bh b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + pair * 32));
 #pragma GCC unroll 4
           for (int i = 0; i < kRows; ++i) {
-            const __m512bh weights = pair_of(a + (m + i) * kKeyBlock + 2 * pair);
-            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], weights, b0);
-            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], weights, b1);
+            int32_t two;
+            std::memcpy(&two, a + (m + i) * steps * kTile + 2 * pair, sizeof(two));
+            const __m512bh row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], row, b0);
+            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], row, b1);
           }
         }
         for (int i = 0; i < kRows; ++i) {
-          for (int half = 0; half < 2; ++half) _mm512_storeu_ps(c + (m + i) * columns + d + 16 * half, sums[i][half]);
+          for (int half = 0; half < 2; ++half) _mm512_storeu_ps(target + i * columns + 16 * half, sums[i][half]);
         }
       }
     }
