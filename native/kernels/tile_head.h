@@ -11,6 +11,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/tile_attention.h"
 #include "kernels/tile_linear.h"
 
 namespace archer::kernels {
@@ -88,6 +89,7 @@ struct TileKernels {
   void (*grad_head)(const TileBackward& job);
   void (*grad_rows)(const TileGradRows& job, int64_t begin, int64_t end);  // blocks of 32 columns of the hidden states
   void (*linear)(const TileLinear& job, uint16_t* scratch);
+  void (*attention)(const TileAttention& job, float* scratch);
 };
 
 // bfloat16 elements of scratch for one thread, aligned to 64 bytes.

@@ -11,6 +11,7 @@
 #endif
 #include <immintrin.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/tile_head.h"

@@ -1,7 +1,10 @@
 // The tile kernels with AMX: eight tile registers hold a 2 x 2 block of sums, two operands from each side.
 #if defined(__AMX_BF16__)
+#include "kernels/tile_attention_kernels.h"
 #include "kernels/tile_head_kernels.h"
 #include "kernels/tile_linear_kernels.h"
+
+#include <atomic>
 
 namespace archer::kernels {
 namespace {
@@ -60,14 +63,40 @@ struct AmxTiles {
     _tile_stored(2, c_low, c_stride);
     _tile_stored(3, c_low + 16, c_stride);
   }
+
+  template <bool Add>
+  static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
+                                                          int64_t, float* c) {
+    // GCC 12 does not know that a tile is loaded from memory: what was just written must be there by then.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    const int64_t a_stride = steps * 64, c_stride = columns * 4, column_step = steps * 512;
+    for (int64_t column = 0; column < columns; column += kTile, b += 2 * column_step, c += kTile) {
+      if (Add) {
+        _tile_loadd(0, c, c_stride);
+        _tile_loadd(1, c + 16, c_stride);
+      } else {
+        _tile_zero(0);
+        _tile_zero(1);
+      }
+      for (int64_t k = 0; k < steps; ++k) {
+        _tile_loadd(4, a + k * kTile, a_stride);
+        _tile_loadd(6, b + k * 512, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + column_step + k * 512, 64);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      _tile_stored(0, c, c_stride);
+      _tile_stored(1, c + 16, c_stride);
+    }
+  }
 };
 
 }  // namespace
 
 extern const TileKernels kAmxTileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, largest_logits<AmxTiles>,
-    entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>,      grad_rows,
-    linear<AmxTiles>};
+    entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>, grad_rows,
+    linear<AmxTiles>, attention<AmxTiles>};
 
 }  // namespace archer::kernels
 #endif

@@ -1,5 +1,6 @@
 // The tile kernels with AVX512-BF16: eight rows by two vectors of sums, each row's pair broadcast from memory.
 #if defined(__AVX512BF16__)
+#include "kernels/tile_attention_kernels.h"
 #include "kernels/tile_head_kernels.h"
 #include "kernels/tile_linear_kernels.h"
 
@@ -44,14 +45,47 @@ struct Avx512Tiles {
       }
     }
   }
+
+  template <bool Add>
+  static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
+                                                          int64_t rows, float* c) {
+    constexpr int kRows = 4;
+    for (int64_t m = 0; m < rows; m += kRows) {
+      for (int64_t column = 0; column < columns; column += kTile) {
+        const uint16_t *left = b + column * steps * 32, *right = left + steps * 512;
+        float* target = c + m * columns + column;
+        __m512 sums[kRows][2];
+        for (int i = 0; i < kRows; ++i) {
+          for (int half = 0; half < 2; ++half) {
+            sums[i][half] = Add ? _mm512_loadu_ps(target + i * columns + 16 * half) : _mm512_setzero_ps();
+          }
+        }
+        for (int64_t pair = 0; pair < 16 * steps; ++pair) {
+          const __m512bh b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(left + pair * 32));
+          const __m512bh b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + pair * 32));
+#pragma GCC unroll 4
+          for (int i = 0; i < kRows; ++i) {
+            int32_t two;
+            std::memcpy(&two, a + (m + i) * steps * kTile + 2 * pair, sizeof(two));
+            const __m512bh row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], row, b0);
+            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], row, b1);
+          }
+        }
+        for (int i = 0; i < kRows; ++i) {
+          for (int half = 0; half < 2; ++half) _mm512_storeu_ps(target + i * columns + 16 * half, sums[i][half]);
+        }
+      }
+    }
+  }
 };
 
 }  // namespace
 
 extern const TileKernels kAvx512TileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, largest_logits<Avx512Tiles>,
-    entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>,      grad_rows,
-    linear<Avx512Tiles>};
+    entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>, grad_rows,
+    linear<Avx512Tiles>, attention<Avx512Tiles>};
 
 }  // namespace archer::kernels
 #endif

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/attention.h"
 #include "kernels/attention_decode.h"
 #include "model/ops.h"
 #include "model/scalar_dispatch.h"
@@ -36,7 +37,23 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
                   const std::vector<int32_t>& positions_B, const std::vector<int32_t>& slots_B) {
   const int64_t num_kv_heads = keys.size(1), capacity = keys.size(2), head_dim = keys.size(3);
   const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(slots_B.size());
+  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   at::Tensor out = at::empty(q.sizes(), q.options());
+  const auto row_of_cache = [&](int64_t item) {
+    return (slots_B[item / num_kv_heads] * num_kv_heads + item % num_kv_heads) * capacity * head_dim;
+  };
+  if (attention_is_row_exact(q.scalar_type())) {
+    const uint16_t *qp = data<uint16_t>(q), *kp = data<uint16_t>(keys), *vp = data<uint16_t>(values);
+    uint16_t* op = mutable_data<uint16_t>(out);
+    at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t cached = row_of_cache(item), query = item * group * head_dim, position = positions_B[item / num_kv_heads];
+        tile_attention({qp + query, kp + cached, vp + cached, op + query, nullptr, q.size(1), head_dim, 0, group, head_dim,
+                        position, position + 1, static_cast<float>(scale)});
+      }
+    });
+    return out;
+  }
   dispatch_scalar(q.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     const T *qp = data<T>(q), *kp = data<T>(keys), *vp = data<T>(values);
@@ -44,11 +61,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
       std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, head_dim));
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t i = item / num_kv_heads, head = item % num_kv_heads;
-        const int64_t cached = (slots_B[i] * num_kv_heads + head) * capacity * head_dim;
-        const int64_t query = item * group * head_dim;
+        const int64_t cached = row_of_cache(item), query = item * group * head_dim;
         kernels::attention_decode<T>(qp + query, kp + cached, vp + cached, op + query, scratch.data(), group,
-                                     positions_B[i] + 1, head_dim, 1.0 / std::sqrt(static_cast<double>(head_dim)));
+                                     positions_B[item / num_kv_heads] + 1, head_dim, scale);
       }
     });
   });

@@ -1,7 +1,8 @@
-// Causal self-attention inside every sequence of a pack, on libtorch's CPU flash kernel, which is dense: sequences of
-// similar length are copied into right-padded buckets [n, L, heads, D] (rows of one sequence stay one block of memory)
-// and back. Causality keeps real queries from seeing the padding, which is at the end, so no mask is needed.
-// One autograd node; grouped key/value heads are native to the kernel, forward and backward.
+// Causal self-attention inside every sequence of a pack; grouped key/value heads; one autograd node.
+// bfloat16 runs through our own tiles where the processor has them (kernels/tile_attention.h): the same bits as in decoding.
+// Else, and for every backward, on libtorch's CPU flash kernel, which is dense: sequences of similar length are copied
+// into right-padded buckets [n, L, heads, D] (rows of one sequence stay one block of memory) and back. Causality keeps
+// real queries from seeing the padding, which is at the end, so no mask is needed.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
