@@ -1,9 +1,14 @@
 // The kernel of tile_attention.h over a policy `Tiles` (tile_ops.h), compiled once per instruction set. Of it, beside Session:
 // Tiles::strip<Add>(a, steps, b, columns, rows, c): c[16][columns] (+)= a b, a[16][32 steps] as it lies, b packed as
 //   [columns / 16][steps][16 pairs][16 columns][2]; rows beyond `rows` may be left out.
-// A block of keys is transposed and one of values interleaved once, for all queries that see it: scores and sums then come with a
-// row per query, and only the queries that are there pay for exponentials.
+// Tiles::column(a, lda, b, steps, c): c[64][16] = a b, a[64][32 steps] with row stride lda, b packed as [steps][16 pairs][16][2];
+//   where Tiles::kReadsKeys.
+// A block of values is interleaved once, for all queries that see it. So are keys transposed: scores and sums come with a row per
+// query, and only the queries that are there pay for exponentials. Decoding has but one tile of queries: transposing its scores
+// instead, and reading the keys as they lie, is less work (the same products, added in the same order: the same bits).
 #pragma once
+#include <initializer_list>
+
 #include "kernels/tile_attention.h"
 #include "kernels/tile_head_kernels.h"
 
@@ -59,11 +64,42 @@ struct LineBlock {
 template <bool whole>
 inline __m512i line_of(const LineBlock& block, int64_t j, int64_t d) {
   const uint16_t* line = block.lines + j * block.stride + d;
-  if (whole) {
-    _mm_prefetch(reinterpret_cast<const char*>(line + kKeyBlock * block.stride), _MM_HINT_T1);
-    return _mm512_loadu_si512(line);
-  }
+  if (whole) return _mm512_loadu_si512(line);
   return _mm512_maskz_loadu_epi16(j < block.count ? first_columns(block.head_dim - d) : 0u, line);
+}
+
+// Decoding does little per line: the block behind this one is fetched from memory meanwhile.
+inline void fetch_next(const LineBlock& block, int64_t j, int64_t d) {
+  _mm_prefetch(reinterpret_cast<const char*>(block.lines + (j + kKeyBlock) * block.stride + d), _MM_HINT_T1);
+}
+
+// What column() reads of the keys: the block as it lies, or a copy with zeros around it.
+inline HeadBlock keys_to_read(const LineBlock& keys, bool whole, int64_t columns, uint16_t* copy) {
+  if (whole) return {keys.lines, keys.stride};
+  for (int64_t j = 0; j < kKeyBlock; ++j) {
+    for (int64_t d = 0; d < columns; d += kTile) _mm512_store_si512(copy + j * columns + d, line_of<false>(keys, j, d));
+  }
+  return {copy, columns};
+}
+
+// z[64 keys][16 queries] -> scores[16][64]
+inline void transpose_scores(const float* z, float* scores) {
+  for (int j = 0; j < kKeyBlock; j += 16) {
+    __m512i lines[16];
+    for (int i = 0; i < 16; ++i) lines[i] = _mm512_load_si512(z + (j + i) * kQueryTile);
+    transpose16(lines);
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(scores + i * kKeyBlock + j, lines[i]);
+  }
+}
+
+// query[16][D] -> [D / 32][16 pairs][16 queries][2]
+inline void pair_query(const uint16_t* query, int64_t columns, uint16_t* pairs) {
+  for (int64_t d = 0; d < columns; d += kTile, pairs += 512) {
+    __m512i lines[16];
+    for (int i = 0; i < 16; ++i) lines[i] = _mm512_loadu_si512(query + i * columns + d);
+    transpose16(lines);
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(pairs + i * 32, lines[i]);
+  }
 }
 
 // [64 / 16][D / 32][16 pairs][16 keys][2]
@@ -81,11 +117,17 @@ inline void transpose_keys(const LineBlock& keys, int64_t columns, uint16_t* out
 
 // [D / 16][64 / 32][16 pairs][16 columns][2]
 template <bool whole>
-inline void interleave_values(const LineBlock& values, int64_t columns, uint16_t* out) {
+inline void interleave_values(const LineBlock& values, const LineBlock& keys, int64_t columns, uint16_t* out) {
   const __m512i low = interleave_index(false), high = interleave_index(true);
   for (int64_t j = 0; j < kKeyBlock; j += 2) {
     for (int64_t d = 0; d < columns; d += kTile) {
       const __m512i a = line_of<whole>(values, j, d), b = line_of<whole>(values, j + 1, d);
+      if (whole) {
+        for (const LineBlock* block : {&values, &keys}) {
+          fetch_next(*block, j, d);
+          fetch_next(*block, j + 1, d);
+        }
+      }
       uint16_t* target = out + d * kKeyBlock + j * 16;
       _mm512_store_si512(target, _mm512_permutex2var_epi16(a, low, b));
       _mm512_store_si512(target + 16 * kKeyBlock, _mm512_permutex2var_epi16(a, high, b));
@@ -110,13 +152,12 @@ inline float largest_score(float* scores, int64_t visible) {
   return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(z[0], z[1]), _mm512_max_ps(z[2], z[3])));
 }
 
-// One block of keys and values for one tile of queries. `to_base_2` is the scale of the scores times log2 e; visible: how many of
+// One block of keys, by their scores[16][64], and values for one tile of queries. `to_base_2` is the scale of the scores times log2 e; visible: how many of
 // the keys each query may see.
 template <class Tiles>
-inline void visit(const QueryTile& tile, const uint16_t* keys, const uint16_t* values, int64_t columns, float to_base_2,
+inline void visit(const QueryTile& tile, float* scores, const uint16_t* values, int64_t columns, float to_base_2,
                   bool is_first, const int64_t* visible, uint16_t* weights) {
-  alignas(64) float scores[kQueryTile * kKeyBlock], highest[kQueryTile] = {}, shrink[kQueryTile];
-  Tiles::template strip<false>(tile.query, columns / kTile, keys, kKeyBlock, tile.rows, scores);
+  alignas(64) float highest[kQueryTile] = {}, shrink[kQueryTile];
   for (int64_t row = 0; row < tile.rows; ++row) highest[row] = largest_score(scores + row * kKeyBlock, visible[row]);
   const __m512 scale = _mm512_set1_ps(to_base_2), before = _mm512_load_ps(tile.largest);
   const __m512 largest = _mm512_max_ps(_mm512_load_ps(highest), before);
@@ -172,28 +213,41 @@ void attention(const TileAttention& job, float* scratch) {
   const int64_t tiles = (rows + kQueryTile - 1) / kQueryTile;
   uint16_t* keys = reinterpret_cast<uint16_t*>(scratch);
   uint16_t* values = keys + kKeyBlock * columns;
-  float* states = scratch + kKeyBlock * columns;
+  uint16_t* query_pairs = values + kKeyBlock * columns;
+  float* states = scratch + (kKeyBlock + kQueryTile / 2) * columns;
   alignas(64) uint16_t weights[kQueryTile * kKeyBlock] = {};
+  alignas(64) float scores[kQueryTile * kKeyBlock];
   for (int64_t i = 0; i < tiles; ++i) start(job, query_tile(states, i, columns, rows), columns);
+  const bool reads_keys = Tiles::kReadsKeys && tiles == 1;
+  if (reads_keys) pair_query(query_tile(states, 0, columns, rows).query, columns, query_pairs);
   typename Tiles::Session session;
   for (int64_t first = 0; first < job.end; first += kKeyBlock) {
     const int64_t left = job.end - first, count = left < kKeyBlock ? left : kKeyBlock, at = first * job.key_stride;
     const LineBlock key_lines{job.keys + at, job.key_stride, count, job.head_dim};
     const LineBlock value_lines{job.values + at, job.key_stride, count, job.head_dim};
-    if (count == kKeyBlock && columns == job.head_dim) {
+    const bool whole = count == kKeyBlock && columns == job.head_dim;
+    if (reads_keys) {
+      if constexpr (Tiles::kReadsKeys) {
+        alignas(64) float z[kKeyBlock * kQueryTile];
+        const HeadBlock block = keys_to_read(key_lines, whole, columns, keys);
+        Tiles::column(block.rows, block.stride, query_pairs, columns / kTile, z);
+        transpose_scores(z, scores);
+      }
+    } else if (whole) {
       transpose_keys<true>(key_lines, columns, keys);
-      interleave_values<true>(value_lines, columns, values);
     } else {
       transpose_keys<false>(key_lines, columns, keys);
-      interleave_values<false>(value_lines, columns, values);
     }
+    if (whole) interleave_values<true>(value_lines, key_lines, columns, values);
+    else interleave_values<false>(value_lines, key_lines, columns, values);
     for (int64_t i = 0; i < tiles; ++i) {
       const QueryTile tile = query_tile(states, i, columns, rows);
       int64_t visible[kQueryTile];
       each_query(tile, job.group, [&](int64_t row, int64_t token, int64_t) {
         visible[row] = left > kKeyBlock ? kKeyBlock : job.begin + token - first + 1;
       });
-      visit<Tiles>(tile, keys, values, columns, job.scale * 1.44269504f, first == 0, visible, weights);
+      if (!reads_keys) Tiles::template strip<false>(tile.query, columns / kTile, keys, kKeyBlock, tile.rows, scores);
+      visit<Tiles>(tile, scores, values, columns, job.scale * 1.44269504f, first == 0, visible, weights);
     }
   }
   for (int64_t i = 0; i < tiles; ++i) finish(job, query_tile(states, i, columns, rows), columns);

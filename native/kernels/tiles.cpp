@@ -15,7 +15,7 @@ int64_t tile_scratch_elements(int64_t hidden) {
 
 int64_t tile_attention_scratch(int64_t tokens, int64_t group, int64_t head_dim) {
   const int64_t columns = tile_blocks(head_dim) * kTile, tiles = (tokens * group + kQueryTile - 1) / kQueryTile;
-  return kKeyBlock * columns + tiles * tile_state_floats(columns);
+  return (kKeyBlock + kQueryTile / 2) * columns + tiles * tile_state_floats(columns);
 }
 
 const TileKernels* tile_kernels() {

@@ -89,6 +89,32 @@ struct AmxTiles {
       _tile_stored(1, c + 16, c_stride);
     }
   }
+
+  static constexpr bool kReadsKeys = true;
+  static inline __attribute__((always_inline)) void column(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t steps,
+                                                           float* c) {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    const int64_t stride = lda * 2;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < steps; ++k, a += kTile) {
+      _tile_loadd(4, b + k * 512, 64);
+      _tile_loadd(5, a, stride);
+      _tile_dpbf16ps(0, 5, 4);
+      _tile_loadd(6, a + 16 * lda, stride);
+      _tile_dpbf16ps(1, 6, 4);
+      _tile_loadd(7, a + 32 * lda, stride);
+      _tile_dpbf16ps(2, 7, 4);
+      _tile_loadd(5, a + 48 * lda, stride);
+      _tile_dpbf16ps(3, 5, 4);
+    }
+    _tile_stored(0, c, 64);
+    _tile_stored(1, c + 256, 64);
+    _tile_stored(2, c + 512, 64);
+    _tile_stored(3, c + 768, 64);
+  }
 };
 
 }  // namespace

@@ -46,6 +46,8 @@ struct Avx512Tiles {
     }
   }
 
+  static constexpr bool kReadsKeys = false;  // one multiplication serves 16 lanes: all would be busy for few queries
+
   template <bool Add>
   static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
                                                           int64_t rows, float* c) {
