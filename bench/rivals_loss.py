@@ -13,7 +13,6 @@ Legend: T tokens, R rows of a chunk, H hidden size, V vocabulary.
 
 import argparse
 import ctypes
-import json
 import math
 import sys
 import time
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+
+from rivals_common import reset_peak_memory, say, status_bytes
 
 SHAPES = {"smollm2-512": (512, 576, 49152), "smollm2-2048": (2048, 576, 49152), "qwen-256": (256, 1536, 151936)}
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
@@ -289,28 +290,6 @@ def set_rollout(batch):
 
 
 # ----------------------------------------------------------------------------------------------------------------- serve
-
-
-def status_bytes(key):
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def reset_peak_memory():
-    """The high-water mark falls back to what is resident; False where the kernel does not allow it."""
-    try:
-        with open("/proc/self/clear_refs", "w") as clear:
-            clear.write("5")
-        return True
-    except OSError:
-        return False
-
-
-def say(**event):
-    print(json.dumps(event), flush=True)
 
 
 def serve(options, shape):

@@ -9,7 +9,6 @@ prompts of one length (so no padding), no gradients. The attention implementatio
 
 import argparse
 import ctypes
-import json
 import os
 import sys
 import time
@@ -21,31 +20,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 import transformers
 
+from rivals_common import reset_peak_memory, say, status_bytes
+
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 ATTENTIONS = ("sdpa", "eager")
 TRIAL_TOKENS = 16
-
-
-def status_bytes(key):
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def reset_peak_memory():
-    """The high-water mark falls back to what is resident; False where the kernel does not allow it."""
-    try:
-        with open("/proc/self/clear_refs", "w") as clear:
-            clear.write("5")
-        return True
-    except OSError:
-        return False
-
-
-def say(**event):
-    print(json.dumps(event), flush=True)
 
 
 class HuggingFace:

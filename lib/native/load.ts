@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { ArcherError, messageOf } from '../errors.js';
 import { packageRoot } from '../package-root.js';
-import type { NativeEngine, NativeModule } from './types.js';
+import { cpuIsas, type NativeEngine, type NativeModule } from './types.js';
 
 /** What scripts/build-native.mjs writes to native/build/archer-build.json. */
 export interface BuildRecord {
@@ -38,11 +38,12 @@ let loaded: NativeModule | undefined;
 
 /**
  * The addon, loaded on the first call.
- * @throws ArcherError ARCHER_E_NATIVE_LOAD when it is not built or cannot be loaded, ARCHER_E_SETUP when the libtorch that
- *   it was built with is gone or another one; the message names what was found and the command that helps.
+ * @throws ArcherError ARCHER_E_CONFIG for an unknown ARCHER_CPU_ISA, ARCHER_E_NATIVE_LOAD when the addon is not built or cannot
+ *   be loaded, ARCHER_E_SETUP when the libtorch that it was built with is gone or another one; the message names what was found and the command that helps.
  */
 export function loadNative(): NativeModule {
   if (loaded) return loaded;
+  checkCpuIsa();
   const path = addonPath();
   if (!existsSync(path)) throw missingAddon(path);
   try {
@@ -51,6 +52,12 @@ export function loadNative(): NativeModule {
     throw loadFailure(path, error);
   }
   return loaded;
+}
+
+function checkCpuIsa(): void {
+  const wanted = process.env.ARCHER_CPU_ISA;
+  if (wanted === undefined || cpuIsas.some((known) => known === wanted)) return;
+  throw new ArcherError('ARCHER_E_CONFIG', `ARCHER_CPU_ISA=${wanted} is not known; use ${cpuIsas.join(', ')}, or unset it.`);
 }
 
 function missingAddon(path: string): ArcherError {

@@ -20,7 +20,13 @@ export interface BuildInfo {
   openmp: boolean;
   /** libtorch's run-time dispatch: DEFAULT, AVX2, AVX512, … Part of what makes samples bit-equal. */
   cpuCapability: string;
+  /** Of our own kernels; ARCHER_CPU_ISA lowers it. Part of what makes samples bit-equal, too. */
+  cpuIsa: CpuIsa;
 }
+
+/** From narrow to wide. With avx512_bf16 and amx, bfloat16 runs in tiles of our own. */
+export const cpuIsas = ['plain', 'avx2', 'avx512', 'avx512_bf16', 'amx'] as const;
+export type CpuIsa = (typeof cpuIsas)[number];
 
 export interface NativeModelConfig {
   vocabSize: number;

@@ -35,7 +35,7 @@ export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check
     },
     {
       name: 'libtorch',
-      run: async () => `${buildInfo().libtorch} in ${readBuildRecord()?.libtorchRoot ?? 'an unrecorded place'}, ${buildInfo().cpuCapability}`,
+      run: async () => `${buildInfo().libtorch} in ${readBuildRecord()?.libtorchRoot ?? 'an unrecorded place'}, ${buildInfo().cpuCapability}; own kernels: ${buildInfo().cpuIsa}`,
     },
     {
       name: 'machine',

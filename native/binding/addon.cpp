@@ -10,6 +10,7 @@
 #include "binding/engine.h"
 #include "binding/policy.h"
 #include "binding/trainer.h"
+#include "kernels/cpu_isa.h"
 
 namespace archer::binding {
 namespace {
@@ -24,6 +25,7 @@ Napi::Value build_info(const Napi::CallbackInfo& info) {
   result.Set("openmp", false);
 #endif
   result.Set("cpuCapability", at::get_cpu_capability());
+  result.Set("cpuIsa", cpu_isa_name(cpu_isa()));
   return result;
 }
 

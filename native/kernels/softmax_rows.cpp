@@ -71,6 +71,25 @@ SoftmaxRow<F> finish_row(double sum, double weighted, double sampled_z) {
   return {static_cast<F>(sampled_z - log_sum), static_cast<F>(entropy > 0 ? entropy : 0), sum, std::exp(sampled_z)};
 }
 
+// Adds sum e and sum e y of one block; Out void: the exponentials are not wanted.
+template <typename Out>
+ARCHER_INLINE void sum_block(const float* logits, int64_t count, float max, float inverse, Out* exponentials, double& sum,
+                             double& weighted) {
+  float block_sum = 0, block_weighted = 0;
+#pragma omp simd reduction(+ : block_sum, block_weighted)
+  for (int64_t v = 0; v < count; ++v) {
+    const float z = (logits[v] - max) * inverse;
+    const float y = z < -100.0f ? -100.0f : z;
+    const float e = exp_nonpositive(y);
+    block_sum += e;
+    block_weighted += e * y;
+    if constexpr (std::is_same_v<Out, float>) exponentials[v] = e;
+    if constexpr (std::is_same_v<Out, uint16_t>) exponentials[v] = to_bf16(e);
+  }
+  sum += static_cast<double>(block_sum);
+  weighted += static_cast<double>(block_weighted);
+}
+
 template <typename Out>
 ARCHER_INLINE SoftmaxRow<float> softmax_row_body(const float* logits_V, int64_t vocabulary, int64_t id, float temperature,
                                                  Out* exponentials_V) {
@@ -88,31 +107,12 @@ ARCHER_INLINE SoftmaxRow<float> softmax_row_body(const float* logits_V, int64_t 
   const double sampled_z = (static_cast<double>(logits_V[id]) - static_cast<double>(max)) / static_cast<double>(temperature);
   double sum = 0, weighted = 0;
   for (int64_t block = 0; block < vocabulary; block += kBlock) {
-    const int64_t end = block + kBlock < vocabulary ? block + kBlock : vocabulary;
-    float block_sum = 0, block_weighted = 0;
+    const int64_t count = vocabulary - block < kBlock ? vocabulary - block : kBlock;
     if (exponentials_V) {
-#pragma omp simd reduction(+ : block_sum, block_weighted)
-      for (int64_t v = block; v < end; ++v) {
-        const float z = (logits_V[v] - max) * inverse;
-        const float y = z < -100.0f ? -100.0f : z;
-        const float e = exp_nonpositive(y);
-        block_sum += e;
-        block_weighted += e * y;
-        if constexpr (std::is_same_v<Out, float>) exponentials_V[v] = e;
-        else exponentials_V[v] = to_bf16(e);
-      }
+      sum_block(logits_V + block, count, max, inverse, exponentials_V + block, sum, weighted);
     } else {
-#pragma omp simd reduction(+ : block_sum, block_weighted)
-      for (int64_t v = block; v < end; ++v) {
-        const float z = (logits_V[v] - max) * inverse;
-        const float y = z < -100.0f ? -100.0f : z;
-        const float e = exp_nonpositive(y);
-        block_sum += e;
-        block_weighted += e * y;
-      }
+      sum_block<void>(logits_V + block, count, max, inverse, nullptr, sum, weighted);
     }
-    sum += static_cast<double>(block_sum);
-    weighted += static_cast<double>(block_weighted);
   }
   return finish_row<float>(sum, weighted, sampled_z);
 }

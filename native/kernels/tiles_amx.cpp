@@ -9,20 +9,19 @@
 namespace archer::kernels {
 namespace {
 
+// GCC 12 does not know that tile instructions read memory: what was just written must be there by then.
+inline __attribute__((always_inline)) void settle_memory() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
 struct AmxTiles {
   // The shapes of the tiles are per-thread state, which libtorch's own kernels set too.
   struct Session {
     Session() {
-      alignas(64) struct {
+      alignas(64) static constexpr struct {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t bytes_per_row[16] = {};
-        uint8_t rows[16] = {};
-      } config;
-      for (int i = 0; i < 8; ++i) {
-        config.bytes_per_row[i] = 64;
-        config.rows[i] = 16;
-      }
-      _tile_loadconfig(&config);
+        uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+      } kConfig;
+      _tile_loadconfig(&kConfig);
     }
     ~Session() { _tile_release(); }
     Session(const Session&) = delete;
@@ -32,6 +31,7 @@ struct AmxTiles {
   template <bool Add, class Aside>
   static inline __attribute__((always_inline)) void product(const uint16_t* a, int64_t lda, int64_t a_step, const uint16_t* b,
                                                             int64_t steps, float* c, int64_t ldc, Aside aside) {
+    settle_memory();
     const int64_t a_stride = lda * 2, c_stride = ldc * 4;
     const uint16_t* a_low = a + 16 * lda;
     float* c_low = c + 16 * ldc;
@@ -67,8 +67,7 @@ struct AmxTiles {
   template <bool Add>
   static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
                                                           int64_t, float* c) {
-    // GCC 12 does not know that a tile is loaded from memory: what was just written must be there by then.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
+    settle_memory();
     const int64_t a_stride = steps * 64, c_stride = columns * 4, column_step = steps * 512;
     for (int64_t column = 0; column < columns; column += kTile, b += 2 * column_step, c += kTile) {
       if (Add) {
@@ -93,7 +92,7 @@ struct AmxTiles {
   static constexpr bool kReadsKeys = true;
   static inline __attribute__((always_inline)) void column(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t steps,
                                                            float* c) {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
+    settle_memory();
     const int64_t stride = lda * 2;
     _tile_zero(0);
     _tile_zero(1);

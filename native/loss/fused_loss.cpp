@@ -105,7 +105,8 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
   for (const size_t end : segment_ends(rows, evaluator.response_of_token(), evaluator.unit(), chunk)) {
     const Rows segment(rows.data() + begin, end - begin);
     begin = end;
-    for_chunks(segment, [&](Rows part) { pass.forward(part); });
+    const bool keep = wants_gradients && segment.size() <= chunk;
+    for_chunks(segment, [&](Rows part) { pass.forward(part, keep); });
     const int64_t first = segment.front(), past = segment.back() + 1;
     evaluator.evaluate(first, past, pass.log_probs().data() + first, pass.entropies().data() + first);
     if (!wants_gradients) continue;
@@ -119,13 +120,13 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
       active.push_back(t);
       active_rows.push_back(static_cast<int64_t>(j));
     }
-    if (segment.size() <= chunk) {
+    if (keep) {
       pass.backward(active, active_rows, terms.grad_log_prob, terms.grad_entropy, grad_hidden_TH, grad_head_VH);
       continue;
     }
     for (size_t j = 0; j < active.size(); ++j) active_rows[j] = static_cast<int64_t>(j);
     for_chunks(active, [&](Rows part) {
-      pass.recompute(part);
+      pass.forward(part, true);
       pass.backward(part, Rows(active_rows).first(part.size()), terms.grad_log_prob, terms.grad_entropy, grad_hidden_TH,
                     grad_head_VH);
     });
@@ -153,7 +154,7 @@ TokenScores score_tokens_impl(const at::Tensor& hidden_TH, const at::Tensor& hea
   pass.check_ids(rows);
   const auto chunk = static_cast<size_t>(pass.chunk());
   for (size_t begin = 0; begin < rows.size(); begin += chunk) {
-    pass.forward(Rows(rows).subspan(begin, std::min(chunk, rows.size() - begin)));
+    pass.forward(Rows(rows).subspan(begin, std::min(chunk, rows.size() - begin)), false);
   }
   return {{pass.log_probs().begin(), pass.log_probs().end()}, {pass.entropies().begin(), pass.entropies().end()}};
 }

@@ -1,9 +1,9 @@
 // The Archer loss from hidden states, with its exact gradients, without a [tokens, vocabulary] tensor (archer.md 5):
-// logits exist for one chunk of rows at a time. Pass 1 gives (logp, H) per token; then classes and coefficients; pass 2
-// writes dL/dlogits over the logits and multiplies on to the gradients of hidden states and head. Where a chunk holds
-// everything that its classes depend on (whole responses, or entropies of the sampling policy), its logits are kept and
-// pass 2 follows at once; only responses longer than a chunk have their logits computed twice. Rows that need no
-// gradient (masked; clipped without KL and entropy bonus; A = 0) take no part in the backward products.
+// logits exist for one chunk of rows at a time. Pass 1 gives (logp, H) per token and leaves the exponentials of the chunk;
+// then classes and coefficients; pass 2 multiplies the exponentials on to the gradients of hidden states and head
+// (docs/fused-loss.md). Where a chunk holds everything that its classes depend on (whole responses, or entropies of the
+// sampling policy), pass 2 follows at once; only responses longer than a chunk have their logits computed twice. Rows that
+// need no gradient (masked; clipped without KL and entropy bonus; A = 0) take no part in the backward products.
 // Legend: T response tokens of the micro-batch, H hidden size, V vocabulary; row t of hidden_TH is the state that
 // *predicts* ids[t].
 #pragma once

@@ -40,20 +40,20 @@ class LogitsPass : public HeadPass<F> {
 
   int64_t chunk() const { return chunk_; }
 
-  // Pass 1: (logp, H) of at most chunk() tokens; the exponentials of their logits stay in the buffer.
-  void forward(Rows rows) {
+  // Pass 1: (logp, H) of at most chunk() tokens. keep: the exponentials of their logits stay in the buffer, for backward().
+  void forward(Rows rows, bool keep) {
     this->check_control();
     const auto count = static_cast<int64_t>(rows.size());
     at::Tensor logits_RV = matrix(workspace_.logits, count, vocabulary_, c10::CppTypeToScalarType<F>::value);
     head_logits(take_rows(hidden_TH_, rows), head_VH_, logits_RV);
-    exponentials_RV_ = bf16() ? matrix(workspace_.exponentials, count, vocabulary_, at::kBFloat16) : logits_RV;
+    exponentials_RV_ = keep && bf16() ? matrix(workspace_.exponentials, count, vocabulary_, at::kBFloat16) : logits_RV;
     const F* logits = logits_RV.template const_data_ptr<F>();
     with_exponentials([&](auto* exponentials) {
       at::parallel_for(0, count, grain(), [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
           const auto t = static_cast<size_t>(rows[static_cast<size_t>(r)]);
           stats_[t] = softmax_row(logits + r * vocabulary_, vocabulary_, ids_T_[t], temperature_,
-                                  exponentials + r * vocabulary_);
+                                  keep ? exponentials + r * vocabulary_ : nullptr);
           log_probs_[t] = stats_[t].log_prob;
           entropies_[t] = stats_[t].entropy;
         }
@@ -61,8 +61,6 @@ class LogitsPass : public HeadPass<F> {
     });
     this->require_finite(rows);
   }
-
-  void recompute(Rows rows) { forward(rows); }
 
   // Pass 2 for the tokens `active`, which are rows `active_rows` of the buffer (ascending). With e the exponentials and
   // c_r = -g_r / (T S_r): grad_hidden = diag(c) e head, grad_head += eᵀ (diag(c) hidden), e of the sampled id less S_r.

@@ -46,21 +46,29 @@ uint16_t* TilePass::scratch_of_threads() {
   return bits(buffer_of(workspace_.scratch, at::get_num_threads() * kernels::tile_scratch_elements(hidden_), at::kBFloat16));
 }
 
-void TilePass::sum_exponentials() {
-  const int64_t row_blocks = tile_blocks(static_cast<int64_t>(rows_.size())), padded = row_blocks * kTile;
-  std::vector<double> sums(static_cast<size_t>(kShares * padded)), weighted(sums.size());
+// body(first id, past the last, share, scratch of the thread)
+template <class Body>
+void TilePass::for_each_share(Body body) {
   uint16_t* scratch = scratch_of_threads();
   at::parallel_for(0, kShares, 1, [&](int64_t first, int64_t past) {
     uint16_t* own = scratch + at::get_thread_num() * kernels::tile_scratch_elements(hidden_);
     for (int64_t share = first; share < past; ++share) {
       const int64_t begin = std::min(share * share_, vocabulary_), end = std::min(begin + share_, vocabulary_);
-      if (begin == end) continue;
-      kernels_.forward({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
-                        const_bits(workspace_.packed_hidden), shifts_.data(),
-                        static_cast<float>(std::numbers::log2e / static_cast<double>(temperature_)),
-                        bits(workspace_.exponentials), sums.data() + share * padded, weighted.data() + share * padded},
-                       own);
+      if (begin < end) body(begin, end, share, own);
     }
+  });
+}
+
+void TilePass::sum_exponentials(bool keep) {
+  const int64_t row_blocks = tile_blocks(static_cast<int64_t>(rows_.size())), padded = row_blocks * kTile;
+  std::vector<double> sums(static_cast<size_t>(kShares * padded)), weighted(sums.size());
+  const float scale = static_cast<float>(std::numbers::log2e / static_cast<double>(temperature_));
+  for_each_share([&](int64_t begin, int64_t end, int64_t share, uint16_t* scratch) {
+    kernels_.forward({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
+                      const_bits(workspace_.packed_hidden), shifts_.data(), scale,
+                      keep ? bits(workspace_.exponentials) : nullptr, sums.data() + share * padded,
+                      weighted.data() + share * padded},
+                     scratch);
   });
   for (size_t r = 0; r < rows_.size(); ++r) {
     stats_[r].sum = stats_[r].weighted = 0;
@@ -75,16 +83,10 @@ void TilePass::sum_exponentials() {
 void TilePass::shift_to_largest() {
   const int64_t row_blocks = tile_blocks(static_cast<int64_t>(rows_.size())), padded = row_blocks * kTile;
   std::vector<float> largest(static_cast<size_t>(kShares * padded), -INFINITY);
-  uint16_t* scratch = scratch_of_threads();
-  at::parallel_for(0, kShares, 1, [&](int64_t first, int64_t past) {
-    uint16_t* own = scratch + at::get_thread_num() * kernels::tile_scratch_elements(hidden_);
-    for (int64_t share = first; share < past; ++share) {
-      const int64_t begin = std::min(share * share_, vocabulary_), end = std::min(begin + share_, vocabulary_);
-      if (begin == end) continue;
-      kernels_.largest_logits({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
-                               const_bits(workspace_.packed_hidden), nullptr, 0, nullptr, nullptr, nullptr},
-                              own, largest.data() + share * padded);
-    }
+  for_each_share([&](int64_t begin, int64_t end, int64_t share, uint16_t* scratch) {
+    kernels_.largest_logits({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
+                             const_bits(workspace_.packed_hidden), nullptr, 0, nullptr, nullptr, nullptr},
+                            scratch, largest.data() + share * padded);
   });
   for (size_t r = 0; r < rows_.size(); ++r) {
     if (stats_[r].sum < kLargestSum) continue;
@@ -99,13 +101,13 @@ void TilePass::shift_to_largest() {
   }
 }
 
-void TilePass::forward(Rows rows) {
+void TilePass::forward(Rows rows, bool keep) {
   check_control();
   rows_.assign(rows.begin(), rows.end());
   const auto count = static_cast<int64_t>(rows.size());
   const int64_t row_blocks = tile_blocks(count), hidden_blocks = tile_blocks(hidden_);
   uint16_t* packed = bits(buffer_of(workspace_.packed_hidden, row_blocks * hidden_blocks * kBlockElements, at::kBFloat16));
-  buffer_of(workspace_.exponentials, tile_blocks(vocabulary_) * row_blocks * kBlockElements, at::kBFloat16);
+  if (keep) buffer_of(workspace_.exponentials, tile_blocks(vocabulary_) * row_blocks * kBlockElements, at::kBFloat16);
   std::vector<int32_t> ids(rows.size());
   for (size_t r = 0; r < rows.size(); ++r) ids[r] = ids_T_[static_cast<size_t>(rows_[r])];
   shifts_.assign(static_cast<size_t>(row_blocks * kTile), 0.0f);
@@ -122,11 +124,11 @@ void TilePass::forward(Rows rows) {
   stats_.assign(rows.size(), {});
   for (size_t r = 0; r < rows.size(); ++r) stats_[r].shift = shifts_[r];
 
-  sum_exponentials();
+  sum_exponentials(keep);
   if (std::any_of(stats_.begin(), stats_.end(), [](const RowStats& row) { return !(row.sum < kLargestSum); })) {
     check_control();
     shift_to_largest();
-    sum_exponentials();
+    sum_exponentials(keep);
   }
   for (size_t r = 0; r < rows.size(); ++r) {
     const auto t = static_cast<size_t>(rows_[r]);

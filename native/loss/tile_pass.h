@@ -18,9 +18,8 @@ class TilePass : public HeadPass<float> {
 
   int64_t chunk() const { return chunk_; }
 
-  // Pass 1: (logp, H) of at most chunk() tokens; their exponentials stay in the buffer.
-  void forward(Rows rows);
-  void recompute(Rows rows) { forward(rows); }
+  // Pass 1: (logp, H) of at most chunk() tokens. keep: their exponentials stay in the buffer, for backward().
+  void forward(Rows rows, bool keep);
 
   // Pass 2 for the tokens `active`, which are rows `active_rows` of the buffer (ascending).
   void backward(Rows active, Rows active_rows, const std::vector<float>& grad_log_prob,
@@ -38,7 +37,9 @@ class TilePass : public HeadPass<float> {
 
   kernels::TileRows tile_rows(Rows rows) const;
   uint16_t* scratch_of_threads();
-  void sum_exponentials();
+  template <class Body>
+  void for_each_share(Body body);
+  void sum_exponentials(bool keep);
   void shift_to_largest();
   void multiply_back(const kernels::TileRows& rows, const std::vector<float>& coefficients, const uint32_t* keep,
                      at::Tensor& grad_head_VH);

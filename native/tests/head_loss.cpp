@@ -5,6 +5,7 @@
 #include "tests/emulated_device.h"
 // After the emulation's primitives.
 #include "core/error.h"
+#include "tests/expect_error.h"
 #include "tests/head_loss_cases.h"
 
 using namespace archer;
@@ -133,20 +134,6 @@ void parts() {
   };
   CHECK(head_cases::relative_error(grad_head.read(), as_doubles(whole.grad_head_VH)) <= 1e-6);
   CHECK(head_cases::relative_error(grad_hidden.read(), as_doubles(whole.grad_hidden_TH)) <= 1e-6);
-}
-
-template <typename Body>
-void expect_error(const char* code, const char* fragment, Body body) {
-  try {
-    body();
-    std::printf("no error with \"%s\"\n", fragment);
-    CHECK(false);
-  } catch (const ArcherError& error) {
-    const bool fits =
-        std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
-    if (!fits) std::printf("%s: %s\n", error.code(), error.what());
-    CHECK(fits);
-  }
 }
 
 void errors() {

@@ -14,6 +14,7 @@
 
 
 #include "check.h"
+#include "expect_error.h"
 #include "core/error.h"
 #include "kernels/cpu_isa.h"
 #include "loss/fused_loss.h"
@@ -598,20 +599,6 @@ void infinities() {
     CHECK(outcome.grad_head[3].abs().max().item<double>() == 0);
     // dlogits is 0 there, and 0 * -inf in the product with the head is NaN in that one coordinate alone.
     CHECK(outcome.grad_hidden.narrow(1, 0, 24).isfinite().all().item<bool>());
-  }
-}
-
-template <typename Body>
-void expect_error(const char* code, const char* fragment, Body body) {
-  try {
-    body();
-    std::printf("no error with \"%s\"\n", fragment);
-    CHECK(false);
-  } catch (const ArcherError& error) {
-    const bool fits =
-        std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
-    if (!fits) std::printf("%s: %s\n", error.code(), error.what());
-    CHECK(fits);
   }
 }
 

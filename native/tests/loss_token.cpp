@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "expect_error.h"
 #include "core/error.h"
 #include "loss/token_classes.h"
 #include "loss/token_loss.h"
@@ -325,20 +326,6 @@ void micro_batches() {
       CHECK(sums.total().clipped == expected.sums.total().clipped && sums.responses == 3);
       CHECK(sums.threshold_min == expected.sums.threshold_min && sums.threshold_max == expected.sums.threshold_max);
     }
-  }
-}
-
-template <typename Body>
-void expect_error(const char* code, const char* fragment, Body body) {
-  try {
-    body();
-    std::printf("no error with \"%s\"\n", fragment);
-    CHECK(false);
-  } catch (const ArcherError& error) {
-    const bool fits =
-        std::string(error.code()) == code && std::string(error.what()).find(fragment) != std::string::npos;
-    if (!fits) std::printf("%s: %s\n", error.code(), error.what());
-    CHECK(fits);
   }
 }
 

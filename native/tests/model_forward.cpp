@@ -2,6 +2,8 @@
 #include "core/linear.h"
 #include "model_fixture.h"
 
+#include "expect_error.h"
+
 using namespace archer;
 using namespace fixture;
 
@@ -126,19 +128,6 @@ void alone_and_among_others(const Flavour& flavour) {
     CHECK(at::equal(hidden[0], hidden_NH[i]));
     const at::Tensor next = model.decode({ids[i]}, {positions[i]}, {0}, alone, nullptr);
     CHECK(at::equal(next[0], next_NH[i]) && at::equal(model.logits(next)[0], logits_NV[i]));
-  }
-}
-
-template <typename Body>
-void expect_error(const char* code, const std::string& part, Body&& body) {
-  try {
-    body();
-    CHECK(!"an error was expected");
-  } catch (const ArcherError& error) {
-    const std::string text = error.what();
-    const bool as_expected = std::string(error.code()) == code && text.find(part) != std::string::npos;
-    if (!as_expected) std::printf("got %s: %s\n", error.code(), error.what());
-    CHECK(as_expected);
   }
 }
 

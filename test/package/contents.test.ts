@@ -43,6 +43,7 @@ test('everything needed is in it', () => {
     'native/loss/token_math.h',
     'native/bench/loss.cpp', // `archer-native bench` builds it
     'native/bench/roofline.cpp',
+    'bench/rivals_common.py',
     'bench/rivals_loss.py',
     'bench/rivals_rollout.py',
     'dist/bench/serve-rollout.js',

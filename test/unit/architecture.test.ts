@@ -88,7 +88,7 @@ const mayInclude: Record<string, string[]> = {
   generate: ['core', 'kernels', 'model'],
   train: ['core', 'loss', 'model', 'optim'],
   bench: ['core', 'kernels', 'loss'],
-  binding: ['core', 'generate', 'loss', 'model', 'optim', 'train'],
+  binding: ['core', 'generate', 'kernels', 'loss', 'model', 'optim', 'train'],
 };
 
 describe('C++ rooms', () => {

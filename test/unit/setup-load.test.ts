@@ -70,6 +70,20 @@ describe('loading really', () => {
     );
   });
 
+  test('an unknown instruction set', () => {
+    process.env.ARCHER_CPU_ISA = 'avx9';
+    try {
+      expect(() => loadNative()).toThrow(
+        expect.objectContaining({
+          code: 'ARCHER_E_CONFIG',
+          message: 'ARCHER_CPU_ISA=avx9 is not known; use plain, avx2, avx512, avx512_bf16, amx, or unset it.',
+        }),
+      );
+    } finally {
+      delete process.env.ARCHER_CPU_ISA;
+    }
+  });
+
   test('a damaged file', () => {
     writeFileSync(path, 'this is no shared object');
     process.env.ARCHER_NATIVE_PATH = path;
