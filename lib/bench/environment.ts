@@ -3,10 +3,10 @@
 export type Dtype = 'bf16' | 'float32';
 export type Memory = 'kept' | 'default';
 
-/** Arguments of env: threads, and glibc's allocator told to keep what is freed. */
+/** Arguments of env: threads, and for `kept` glibc's allocator told to keep what is freed and libtorch's to take huge pages. */
 export function environment(threads: number, memory: Memory): string[] {
-  const kept = ['MALLOC_MMAP_MAX_=0', 'MALLOC_TRIM_THRESHOLD_=1099511627776'];
-  const clean = ['-u', 'MALLOC_MMAP_MAX_', '-u', 'MALLOC_TRIM_THRESHOLD_'];
+  const kept = ['MALLOC_MMAP_MAX_=0', 'MALLOC_TRIM_THRESHOLD_=1099511627776', 'THP_MEM_ALLOC_ENABLE=1'];
+  const clean = ['-u', 'MALLOC_MMAP_MAX_', '-u', 'MALLOC_TRIM_THRESHOLD_', '-u', 'THP_MEM_ALLOC_ENABLE'];
   return [...clean, `OMP_NUM_THREADS=${threads}`, `MKL_NUM_THREADS=${threads}`, ...(memory === 'kept' ? kept : [])];
 }
 

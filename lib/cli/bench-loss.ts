@@ -32,7 +32,7 @@ export function addBenchLoss(bench: Command): void {
       `${rivalNames.join(', ')}, or none; they need a Python with torch`,
       rivalNames.join(','),
     )
-    .option('--memory <names>', 'kept: freed memory stays in the process; default: glibc as it is', 'kept')
+    .option('--memory <names>', 'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come', 'kept')
     .option('--pairs <count>', 'timed rounds; every contestant runs once in each', String(quotable.pairs))
     .option('--response-tokens <count>', 'length of a response', '256')
     .option('--python <path>', 'a Python with torch; without it the one beside libtorch, or python3')

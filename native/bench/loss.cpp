@@ -36,7 +36,7 @@ constexpr const char* kUsage =
   --dtype bf16|float32     or both with a comma (bf16)
   --threads 1|2|...        or several with commas (1)
   --pairs N                loss and GEMMs in turn, N times (7)
-  --memory kept|default    kept: freed memory stays in the process; default: glibc as it is (kept)
+  --memory kept|default    kept: freed memory stays in the process, tensors lie in huge pages; default: as they come (kept)
   --chunk N                rows of logits held at once (fused_loss decides)
   --response-tokens N      length of a response (256)
   --json FILE              write {machine, load, rows} there
@@ -296,6 +296,7 @@ int main(int argc, char** argv) {
   try {
     const Options options = parse(argc, argv);
     serving = !options.serve.empty();
+    if (options.keep_memory) use_huge_pages();
     if (serving) serve(options);
     else table(options);
     return 0;

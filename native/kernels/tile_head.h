@@ -22,6 +22,12 @@ constexpr int64_t kVocabularyStep = 256;   // ids whose weights stay in the L2 c
 
 inline int64_t tile_blocks(int64_t n) { return (n + kTile - 1) / kTile; }
 
+// Ids whose transposed weights stay in the L2 cache while grad_hidden's rows pass by: about 3/4 MB.
+inline int64_t transposed_ids(int64_t hidden) {
+  const int64_t fit = (int64_t{768} << 10) / (2 * tile_blocks(hidden) * kTile) / 128 * 128;
+  return fit < 128 ? 128 : fit > 512 ? 512 : fit;
+}
+
 // Where rows of the chunk stand in the hidden states: row r is hidden_TH[tokens_R[r]], or hidden_TH[r] without tokens_R.
 struct TileRows {
   const uint16_t* hidden_TH;

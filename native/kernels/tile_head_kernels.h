@@ -2,6 +2,8 @@
 #pragma once
 #include "kernels/tile_ops.h"
 
+#include <algorithm>
+
 namespace archer::kernels {
 namespace {
 
@@ -103,9 +105,34 @@ inline void add_to(double* totals, __m512 share) {
                    _mm512_add_pd(_mm512_loadu_pd(totals + 8), _mm512_cvtps_pd(_mm512_extractf32x8_ps(share, 1))));
 }
 
+// Lines of memory that are needed soon, fetched a few per step of the products before: a tile load that waits for memory
+// stops the tile unit. Measured with AMX: it pays where rows are short; long ones the processor's own prefetchers follow,
+// and fetching them as well takes the fill buffers from the tile loads.
+constexpr int64_t kShortRow = 768;
+
+class Ahead {
+ public:
+  Ahead(const void* from, int64_t lines, int64_t steps)
+      : next_(static_cast<const char*>(from)), past_(next_ + lines * 64), per_step_((lines + steps - 1) / steps) {}
+  inline __attribute__((always_inline)) void fetch() {
+    for (int64_t i = 0; i < per_step_ && next_ < past_; ++i, next_ += 64) _mm_prefetch(next_, _MM_HINT_T1);
+  }
+
+ private:
+  const char *next_, *past_;
+  int64_t per_step_;
+};
+
+// How many of the `step` ids from `end` on the call will still come to.
+template <class Job>
+int64_t ids_after(int64_t end, int64_t step, const Job& job) {
+  return std::max(int64_t{0}, std::min(step, std::min(job.end, job.vocabulary) - end));
+}
+
 // The exponentials of one block are made beside the product of the next one.
 template <class Tiles, Keep keep>
-void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t block, uint16_t* scratch) {
+void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t block, uint16_t* scratch,
+                  Ahead& head_ahead) {
   const int64_t hidden_blocks = tile_blocks(job.hidden);
   const uint16_t* packed = job.packed_hidden + block * hidden_blocks * kBlockElements;
   const __m512 scale = _mm512_set1_ps(job.scale);
@@ -130,6 +157,7 @@ void forward_step(const TileForward& job, int64_t begin, int64_t end, int64_t bl
     uint16_t* out = out_of(v - kTile);
     Tiles::template product<false>(head.rows, head.stride, kTile, packed, hidden_blocks, logits[now], kTile,
                                    [&](int64_t k) __attribute__((always_inline)) {
+                                     head_ahead.fetch();
                                      const int64_t first = k * lines_per_step;
                                      for (int64_t i = first; i < first + lines_per_step && i < kTile; ++i) {
                                        exponentials_of<keep>(before + i * kTile, scale, sums, out + i * kTile);
@@ -159,10 +187,13 @@ void forward(const TileForward& job, uint16_t* scratch) {
   std::memset(job.weighted_R, 0, static_cast<size_t>(job.row_blocks * kTile) * sizeof(double));
   for (int64_t v = job.begin; v < job.end; v += kVocabularyStep) {
     const int64_t end = v + kVocabularyStep < job.end ? v + kVocabularyStep : job.end;
+    const int64_t ids_ahead = job.hidden <= kShortRow ? ids_after(end, kVocabularyStep, job) : 0;
+    Ahead head(job.head_VH + end * job.hidden, ids_ahead * job.hidden / 32,
+               job.row_blocks * tile_blocks(job.hidden) * tile_blocks(end - v));
     for (int64_t block = 0; block < job.row_blocks; ++block) {
-      if (!job.exponentials) forward_step<Tiles, Keep::sums>(job, v, end, block, scratch);
-      else if (job.bare) forward_step<Tiles, Keep::logits>(job, v, end, block, scratch);
-      else forward_step<Tiles, Keep::exponentials>(job, v, end, block, scratch);
+      if (!job.exponentials) forward_step<Tiles, Keep::sums>(job, v, end, block, scratch, head);
+      else if (job.bare) forward_step<Tiles, Keep::logits>(job, v, end, block, scratch, head);
+      else forward_step<Tiles, Keep::exponentials>(job, v, end, block, scratch, head);
     }
   }
   _mm_sfence();
@@ -260,57 +291,86 @@ inline void transpose_head(const uint16_t* head_VH, int64_t v, int64_t vocabular
   }
 }
 
+// Two rows of a block of exponentials, interleaved: a step of the right operand of E W.
+inline __attribute__((always_inline)) void interleave_pair(const uint16_t* e, int64_t i, uint16_t* out) {
+  const __m512i a = _mm512_loadu_si512(e + i * 64), b = _mm512_loadu_si512(e + i * 64 + 32);
+  _mm512_store_si512(out + i * 32, _mm512_permutex2var_epi16(a, interleave_index(false), b));
+  _mm512_store_si512(out + 512 + i * 32, _mm512_permutex2var_epi16(a, interleave_index(true), b));
+}
+
+// A product with the weights of `step_ids` ids; the next block of exponentials is interleaved beside it.
 template <class Tiles>
 void grad_hidden(const TileBackward& job, uint16_t* scratch) {
-  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  const int64_t hidden_blocks = tile_blocks(job.hidden), step_ids = transposed_ids(job.hidden);
+  const int64_t pairs_per_step = (kTile / 2 + hidden_blocks - 1) / hidden_blocks;
   uint16_t* head_transposed = scratch;
-  uint16_t* pairs = scratch + kVocabularyStep * hidden_blocks * kTile;
-  const __m512i first = interleave_index(false), last = interleave_index(true);
+  uint16_t* operands[2] = {scratch + step_ids * hidden_blocks * kTile, scratch + step_ids * (hidden_blocks + 1) * kTile};
   typename Tiles::Session session;
-  for (int64_t v = job.begin; v < job.end; v += kVocabularyStep) {
-    const int64_t end = v + kVocabularyStep < job.end ? v + kVocabularyStep : job.end;
-    const int64_t steps = tile_blocks(end - v);
+  for (int64_t v = job.begin; v < job.end; v += step_ids) {
+    const int64_t end = std::min(v + step_ids, job.end), steps = tile_blocks(end - v), pairs = steps * kTile / 2;
     transpose_head(job.head_VH, v, job.vocabulary, job.hidden, steps, head_transposed);
     if (job.keep) {
       for (int64_t step = 0; step < steps; ++step) close_gaps(job.exponentials, v + step * kTile, job);
     }
+    const auto interleave = [&](int64_t block, int64_t pair, uint16_t* operand) __attribute__((always_inline)) {
+      const int64_t step = pair / 16, i = pair % 16;
+      interleave_pair(job.exponentials + ((v / kTile + step) * job.row_blocks + block) * kBlockElements, i,
+                      operand + step * kBlockElements);
+    };
+    for (int64_t pair = 0; pair < pairs; ++pair) interleave(0, pair, operands[0]);
+    const int64_t ids_ahead = job.hidden <= kShortRow ? ids_after(end, step_ids, job) : 0;
+    Ahead head(job.head_VH + end * job.hidden, ids_ahead * job.hidden / 32, job.active_blocks * hidden_blocks * steps);
     for (int64_t block = 0; block < job.active_blocks; ++block) {
-      for (int64_t step = 0; step < steps; ++step) {
-        const uint16_t* e = job.exponentials + ((v / kTile + step) * job.row_blocks + block) * kBlockElements;
-        uint16_t* out = pairs + step * kBlockElements;
-        for (int64_t i = 0; i < 16; ++i) {
-          const __m512i a = _mm512_loadu_si512(e + i * 64), b = _mm512_loadu_si512(e + i * 64 + 32);
-          _mm512_store_si512(out + i * 32, _mm512_permutex2var_epi16(a, first, b));
-          _mm512_store_si512(out + 512 + i * 32, _mm512_permutex2var_epi16(a, last, b));
-        }
-      }
+      int64_t pair = block + 1 < job.active_blocks ? 0 : pairs;
       for (int64_t h = 0; h < hidden_blocks; ++h) {
-        Tiles::template product<true>(head_transposed + h * steps * kBlockElements, kTile, kBlockElements, pairs, steps,
-                                      job.grad_hidden_blocks + (block * hidden_blocks + h) * kBlockElements, kTile, Nothing{});
+        float* sums = job.grad_hidden_blocks + (block * hidden_blocks + h) * kBlockElements;
+        Ahead next_sums(sums + kBlockElements, 64, steps);
+        Tiles::template product<true>(head_transposed + h * steps * kBlockElements, kTile, kBlockElements,
+                                      operands[block % 2], steps, sums, kTile, [&](int64_t) __attribute__((always_inline)) {
+                                        head.fetch();
+                                        next_sums.fetch();
+                                        for (int64_t n = 0; n < pairs_per_step && pair < pairs; ++n, ++pair) {
+                                          interleave(block + 1, pair, operands[(block + 1) % 2]);
+                                        }
+                                      });
       }
     }
   }
 }
 
+// Where the packed hidden states exceed the L2 cache, two blocks of ids share each of their columns.
 template <class Tiles>
 void grad_head(const TileBackward& job) {
-  const int64_t hidden_blocks = tile_blocks(job.hidden);
+  constexpr int64_t kPackedInCache = (int64_t{5} << 20) / 4;
+  const int64_t hidden_blocks = tile_blocks(job.hidden), packed_bytes = hidden_blocks * job.active_blocks * kBlockElements * 2;
+  const int64_t step_ids = packed_bytes <= kPackedInCache ? kTile : 2 * kTile;
   alignas(64) float corner[kBlockElements];
   typename Tiles::Session session;
-  for (int64_t v = job.begin; v < job.end; v += kTile) {
-    const uint16_t* e = job.exponentials + (v / kTile) * job.row_blocks * kBlockElements;
-    const int64_t ids = v + kTile <= job.vocabulary ? kTile : job.vocabulary - v;
+  for (int64_t v = job.begin; v < job.end; v += step_ids) {
+    const int64_t end = std::min(v + step_ids, job.end), ids_ahead = ids_after(end, step_ids, job);
+    const int64_t steps = hidden_blocks * job.active_blocks * tile_blocks(end - v);
+    Ahead exponentials(job.exponentials + (end / kTile) * job.row_blocks * kBlockElements,
+                       job.keep ? 0 : ids_ahead * job.row_blocks, steps);
+    Ahead targets(job.grad_head_VH + end * job.hidden, job.hidden <= kShortRow ? ids_ahead * job.hidden / 16 : 0, steps);
     for (int64_t h = 0; h < hidden_blocks; ++h) {
       const uint16_t* packed = job.packed_scaled + h * job.active_blocks * kBlockElements;
-      float* target = job.grad_head_VH + v * job.hidden + h * kTile;
-      const int64_t columns = h * kTile + kTile <= job.hidden ? kTile : job.hidden - h * kTile;
-      if (ids == kTile && columns == kTile) {
-        Tiles::template product<true>(e, kTile, kBlockElements, packed, job.active_blocks, target, job.hidden, Nothing{});
-        continue;
-      }
-      Tiles::template product<false>(e, kTile, kBlockElements, packed, job.active_blocks, corner, kTile, Nothing{});
-      for (int64_t i = 0; i < ids; ++i) {
-        for (int64_t j = 0; j < columns; ++j) target[i * job.hidden + j] += corner[i * kTile + j];
+      const int64_t columns = std::min(kTile, job.hidden - h * kTile);
+      for (int64_t w = v; w < end; w += kTile) {
+        const uint16_t* e = job.exponentials + (w / kTile) * job.row_blocks * kBlockElements;
+        float* target = job.grad_head_VH + w * job.hidden + h * kTile;
+        const int64_t ids = std::min(kTile, job.vocabulary - w);
+        if (ids == kTile && columns == kTile) {
+          Tiles::template product<true>(e, kTile, kBlockElements, packed, job.active_blocks, target, job.hidden,
+                                        [&](int64_t) __attribute__((always_inline)) {
+                                          exponentials.fetch();
+                                          targets.fetch();
+                                        });
+          continue;
+        }
+        Tiles::template product<false>(e, kTile, kBlockElements, packed, job.active_blocks, corner, kTile, Nothing{});
+        for (int64_t i = 0; i < ids; ++i) {
+          for (int64_t j = 0; j < columns; ++j) target[i * job.hidden + j] += corner[i * kTile + j];
+        }
       }
     }
   }

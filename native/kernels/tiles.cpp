@@ -10,7 +10,7 @@ extern const TileKernels kAmxTileKernels, kAvx512TileKernels;
 #endif
 
 int64_t tile_scratch_elements(int64_t hidden) {
-  return kVocabularyStep * tile_blocks(hidden) * kTile + kVocabularyStep * kTile;
+  return transposed_ids(hidden) * (tile_blocks(hidden) + 2) * kTile;  // headᵀ, two blocks of exponentials
 }
 
 int64_t tile_attention_scratch(int64_t tokens, int64_t group, int64_t head_dim) {
