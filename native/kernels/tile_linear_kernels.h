@@ -48,13 +48,15 @@ void linear(const TileLinear& job, uint16_t* scratch) {
     const char* next = reinterpret_cast<const char*>(job.weight_NK + (n + kTile) * job.inputs);
     for (int64_t row = 0; row < job.rows; row += kTile) {
       const int64_t ahead = row == 0 ? kTile : 0;
-      Tiles::template product<false>(weight.rows, weight.stride, kTile,
-                                     job.packed + (row / kTile) * steps * kBlockElements, steps, products, kTile,
-                                     [&](int64_t k) __attribute__((always_inline)) {
-                                       for (int64_t i = 0; i < ahead; ++i) {
-                                         _mm_prefetch(next + (k * kTile + i) * 64, _MM_HINT_T1);
-                                       }
-                                     });
+      const auto fetch = [&](int64_t k) __attribute__((always_inline)) {
+        for (int64_t i = 0; i < ahead; ++i) _mm_prefetch(next + (k * kTile + i) * 64, _MM_HINT_T1);
+      };
+      const uint16_t* packed = job.packed + (row / kTile) * steps * kBlockElements;
+      if (job.rows - row <= kTile / 2) {
+        Tiles::narrow_product(weight.rows, weight.stride, packed, steps, products, kTile, fetch);
+      } else {
+        Tiles::template product<false>(weight.rows, weight.stride, kTile, packed, steps, products, kTile, fetch);
+      }
       write_rows(job, products, n, row);
     }
   }

@@ -3,6 +3,7 @@
 // Tiles::product<Add>(a, lda, a_step, b, steps, c, ldc, aside):
 //   c[32][32] (+)= sum over steps k of a_k b_k, a_k = 32 x 32 at a + k a_step with row stride lda, b_k packed at b + 1024 k
 //   as [2][16 pairs][16 columns][2]. aside(k) runs beside step k: work for the vector units while the tile unit is busy.
+// Tiles::narrow_product(a, lda, b, steps, c, ldc, aside): the first 16 columns of the same, to the bit, where the others are padding.
 #pragma once
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push

@@ -64,6 +64,25 @@ struct AmxTiles {
     _tile_stored(3, c_low + 16, c_stride);
   }
 
+  template <class Aside>
+  static inline __attribute__((always_inline)) void narrow_product(const uint16_t* a, int64_t lda, const uint16_t* b,
+                                                                   int64_t steps, float* c, int64_t ldc, Aside aside) {
+    settle_memory();
+    const uint16_t* a_low = a + 16 * lda;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int64_t k = 0; k < steps; ++k) {
+      _tile_loadd(4, b + k * kBlockElements, 64);
+      _tile_stream_loadd(5, a + k * kTile, lda * 2);
+      _tile_dpbf16ps(0, 5, 4);
+      _tile_stream_loadd(6, a_low + k * kTile, lda * 2);
+      _tile_dpbf16ps(1, 6, 4);
+      aside(k);
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(1, c + 16 * ldc, ldc * 4);
+  }
+
   template <bool Add>
   static inline __attribute__((always_inline)) void strip(const uint16_t* a, int64_t steps, const uint16_t* b, int64_t columns,
                                                           int64_t, float* c) {

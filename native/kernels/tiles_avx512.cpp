@@ -46,6 +46,30 @@ struct Avx512Tiles {
     }
   }
 
+  template <class Aside>
+  static inline __attribute__((always_inline)) void narrow_product(const uint16_t* a, int64_t lda, const uint16_t* b,
+                                                                   int64_t steps, float* c, int64_t ldc, Aside aside) {
+    for (int64_t k = 0; k < steps; ++k) aside(k);
+    constexpr int kRows = 16;
+    for (int64_t m = 0; m < kTile; m += kRows) {
+      __m512 sums[kRows];
+      for (int i = 0; i < kRows; ++i) sums[i] = _mm512_setzero_ps();
+      for (int64_t k = 0; k < steps; ++k) {
+        const uint16_t* a_k = a + m * lda + k * kTile;
+        for (int pair = 0; pair < 16; ++pair) {
+          const __m512bh column = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + k * kBlockElements + pair * 32));
+#pragma GCC unroll 16
+          for (int i = 0; i < kRows; ++i) {
+            int32_t two;
+            std::memcpy(&two, a_k + i * lda + 2 * pair, sizeof(two));
+            sums[i] = _mm512_dpbf16_ps(sums[i], reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)), column);
+          }
+        }
+      }
+      for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(c + (m + i) * ldc, sums[i]);
+    }
+  }
+
   static constexpr bool kReadsKeys = false;  // one multiplication serves 16 lanes: all would be busy for few queries
 
   template <bool Add>

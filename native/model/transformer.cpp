@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/flat_tensors.h"
 #include "core/head_gemm.h"
 #include "core/linear.h"
 
@@ -97,11 +98,14 @@ void Transformer::load(const std::string& name, const at::Tensor& value) {
                                        [&](const Parameter& candidate) { return candidate.name == name; });
   const at::ScalarType master_dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   if (!parameter.compute.defined()) {
-    parameter.compute = at::empty(shape, compute_dtype_);
+    const auto index = static_cast<size_t>(&parameter - parameters_.data());
+    if (compute_.empty()) compute_ = flat_tensors(shapes_, compute_dtype_);
+    parameter.compute = compute_[index];
     if (compute_dtype_ == master_dtype) {
       parameter.master = parameter.compute;
     } else if (trainable_) {
-      parameter.master = at::empty(shape, master_dtype);
+      if (masters_.empty()) masters_ = flat_tensors(shapes_, master_dtype);
+      parameter.master = masters_[index];
     }
   }
   if (parameter.master.defined()) parameter.master.copy_(value);

@@ -101,6 +101,7 @@ class Transformer {
   bool trainable_;
   std::vector<Parameter> parameters_;
   std::vector<std::vector<int64_t>> shapes_;  // of parameters_
+  std::vector<at::Tensor> compute_, masters_;  // theirs once load() has given them a value; empty before the first
   std::vector<Layer> layers_;
   int64_t embedding_ = -1, final_norm_ = -1, head_ = -1;
   mutable RopeTable rope_;                   // grows with the longest sequence seen

@@ -2,12 +2,12 @@
 #include "optim/adamw.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <string>
 
 #include "core/error.h"
+#include "core/flat_tensors.h"
 #include "kernels/adamw.h"
 
 namespace archer {
@@ -42,9 +42,9 @@ AdamW::AdamW(std::vector<Parameter>& parameters, const AdamWOptions& options)
     require(usable, kShape,
             "the master of " + parameter.name + " must be a loaded, contiguous float32 or float64 tensor");
     masters.push_back(master);
-    exp_avg_.push_back(at::zeros_like(master));
-    exp_avg_sq_.push_back(at::zeros_like(master));
   }
+  exp_avg_ = flat_zeros_like(masters);
+  exp_avg_sq_ = flat_zeros_like(masters);
   blocks_ = partition(masters);
 }
 

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/flat_tensors.h"
 #include "optim/grad_norm.h"
 #include "train/response_rows.h"
 
@@ -24,7 +25,9 @@ bool has_own_master(const Parameter& parameter) {
 Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options)
     : model_(std::move(model)), adamw_(model_->parameters(), options) {
   require(model_->trainable(), kModel, "the policy was loaded with trainable: false");
-  for (const Parameter& parameter : model_->parameters()) grads_.push_back(at::zeros_like(parameter.master));
+  std::vector<at::Tensor> masters;
+  for (const Parameter& parameter : model_->parameters()) masters.push_back(parameter.master);
+  grads_ = flat_zeros_like(masters);
   head_index_ = index_of(model_->head().name);
 }
 
