@@ -79,6 +79,11 @@ export interface GenerateRequest {
   /** Uint32[N]: with seed, step, sample index and position the only thing the random numbers depend on. */
   promptKeys: Uint32Array;
   numSamples: number;
+  /**
+   * Float64[N]: mean length to expect of the responses to each prompt, NaN where unknown (then its own length counts). Long
+   * ones start first; nothing else depends on it.
+   */
+  expectedLengths?: Float64Array;
   /** Index of the first sample (default 0): asking for samples 4..7 later gives what samples 4..7 would have been. */
   sampleOffset?: number;
   seed: number;
@@ -97,7 +102,7 @@ export interface GenerateRequest {
   tokenBytes?: { bytes: Uint8Array; offsets: Int32Array };
   /** Sequences decoded together; 0 = as many as kvBudgetBytes allows. */
   maxSlots: number;
-  /** 0 = no limit */
+  /** Of keys and values; 0 = no limit. Where it runs out, the youngest sequences wait and are prefilled again. */
   kvBudgetBytes: number;
   /** Default false; true: tokens can be read from the job's control while they are made. */
   streamTokens?: boolean;
@@ -115,8 +120,13 @@ export interface Generation {
   entropies: Float32Array;
   /** Uint8[N]: index into finishReasons */
   finish: Uint8Array;
+  /** Each prompt once, and again what was preempted. */
   prefillTokens: number;
   decodeSteps: number;
+  /** Pages of 64 positions that held keys and values at once. */
+  mostPages: number;
+  /** How often a sequence gave its pages to older ones. */
+  numPreemptions: number;
 }
 
 export interface ScoreRequest {

@@ -35,6 +35,7 @@ export class LocalEngine implements RolloutEngine {
         promptOffsets: packed.offsets,
         promptKeys: Uint32Array.from(prompts, (prompt) => prompt.promptKey),
         numSamples: n,
+        expectedLengths: request.expectedLengths,
         sampleOffset: request.sampleOffset ?? 0,
         seed: request.seed,
         step: request.step,

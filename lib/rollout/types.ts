@@ -43,6 +43,8 @@ export interface RolloutRequest<Prompt extends EncodedPrompt> extends SamplingOp
   seed: number;
   /** With seed, prompt key, sample index and position the only thing the samples depend on. */
   step: number;
+  /** Mean length to expect of the responses to each prompt, NaN where unknown: who starts first, and nothing else. */
+  expectedLengths?: Float64Array;
   /** Index of the first sample of every prompt; default 0. */
   sampleOffset?: number;
   signal?: AbortSignal | undefined;

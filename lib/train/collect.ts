@@ -7,6 +7,7 @@ import type { Stage } from '../metrics/progress.js';
 import type { Scorer } from '../reward/types.js';
 import type { ResponseGroup, RolloutEngine } from '../rollout/types.js';
 import type { Stopwatch } from './stopwatch.js';
+import type { ResponseLengths } from './response-lengths.js';
 import { rewardInput, type ScoredGroup, type TrainPrompt } from './types.js';
 
 export interface CollectContext {
@@ -15,6 +16,7 @@ export interface CollectContext {
   scorer: Scorer;
   sampler: Sampler;
   prompts: TrainPrompt[];
+  responseLengths: ResponseLengths;
   stopwatch: Stopwatch;
   signal: AbortSignal;
   progress: (stage: Stage, fraction?: number) => void;
@@ -54,13 +56,14 @@ export async function collectGroups(step: number, context: CollectContext): Prom
 }
 
 async function sampleAndScore(prompts: TrainPrompt[], step: number, context: CollectContext): Promise<ScoredGroup[]> {
-  const { config, engine, stopwatch, signal, progress } = context;
+  const { config, engine, responseLengths, stopwatch, signal, progress } = context;
   const { rollout, data, trainer } = config;
   progress('generate', 0);
   const groups = await stopwatch.time('gen', () =>
     engine.generate({
       prompts,
       n: rollout.n,
+      expectedLengths: responseLengths.of(prompts),
       temperature: rollout.temperature,
       topP: rollout.top_p,
       topK: rollout.top_k,

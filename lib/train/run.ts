@@ -234,7 +234,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       sinks,
       jsonl,
     };
-    return new Trainer(parts, { step: state?.step ?? 0, pending: state?.pending });
+    return new Trainer(parts, state);
   }
 }
 

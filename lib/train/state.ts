@@ -17,6 +17,8 @@ export interface TrainerState {
   timingsBytes: number;
   /** The frozen initial model that KL is measured against: its folder and content hash. */
   reference: { path: string; hash: string };
+  /** Mean length of the last responses by prompt key; absent in checkpoints of older versions. */
+  responseLengths?: Record<string, number>;
   /** Metrics of the step `step`, where an interruption fell into its validation: the row is still to be written. */
   pending?: Record<string, number> | undefined;
 }

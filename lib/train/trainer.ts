@@ -18,8 +18,9 @@ import { type Collected, collectGroups } from './collect.js';
 import { evaluate, evaluationSampling } from './evaluate.js';
 import { makeExperience } from './experience.js';
 import { writeModelFiles } from './model-files.js';
+import { ResponseLengths } from './response-lengths.js';
 import { writeRollouts } from './rollout-dump.js';
-import { optimizerName, stateFolder, writeState } from './state.js';
+import { optimizerName, stateFolder, type TrainerState, writeState } from './state.js';
 import { stepMetrics } from './step-metrics.js';
 import { Stopwatch } from './stopwatch.js';
 import type { TrainPrompt } from './types.js';
@@ -52,16 +53,19 @@ export class Trainer {
   /** The sampler's cursor after the last completed step: what a checkpoint must hold even in the middle of the next. */
   private cursor: SamplerState;
   private lastSaved: number;
+  /** After the last completed step, like the cursor. */
+  private readonly responseLengths: ResponseLengths;
   /** Metrics of a completed step whose validation has not ended yet; an interruption there must not lose them. */
   private pending: Record<string, number> | undefined;
 
   constructor(
     private readonly parts: TrainerParts,
-    start: { step: number; pending?: Record<string, number> | undefined },
+    start: Partial<Pick<TrainerState, 'step' | 'pending' | 'responseLengths'>> = {},
   ) {
-    this.done = start.step;
-    this.lastSaved = start.step;
+    this.done = start.step ?? 0;
+    this.lastSaved = this.done;
     this.pending = start.pending;
+    this.responseLengths = new ResponseLengths(start.responseLengths);
     this.cursor = parts.sampler.state();
   }
 
@@ -114,6 +118,7 @@ export class Trainer {
     );
     this.done = step;
     this.cursor = sampler.state();
+    this.responseLengths.record(collected.sampled);
 
     const metrics = stepMetrics({ step, epoch: sampler.epoch, collected, samples, update, lr, hasReference: this.parts.reference !== undefined });
     if (config.trainer.rollout_data_dir) await writeRollouts(config.trainer.rollout_data_dir, step, collected, samples);
@@ -150,6 +155,7 @@ export class Trainer {
           metricsBytes: jsonl?.bytes().metrics ?? 0,
           timingsBytes: jsonl?.bytes().timings ?? 0,
           reference: initialModel,
+          responseLengths: this.responseLengths.toJSON(),
           pending: this.pending,
         });
       },
@@ -188,7 +194,7 @@ export class Trainer {
     signal: AbortSignal,
     progress: (stage: Stage, fraction?: number) => void,
   ): Promise<Collected> {
-    return collectGroups(step, { ...this.parts, stopwatch, signal, progress });
+    return collectGroups(step, { ...this.parts, responseLengths: this.responseLengths, stopwatch, signal, progress });
   }
 
   /** Every `freq` steps and after the last one. */

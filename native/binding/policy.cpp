@@ -68,6 +68,7 @@ GenerateRequest generate_request(const Napi::Object& object) {
   request.prompts = packed(object, "promptIds", "promptOffsets");
   request.prompt_keys = array<uint32_t>(object, "promptKeys");
   request.num_samples = integer(object, "numSamples");
+  request.expected_lengths = optional_array<double>(object, "expectedLengths");
   request.sample_offset = static_cast<uint32_t>(number_or(object, "sampleOffset", 0));
   request.seed = static_cast<uint64_t>(integer(object, "seed"));
   request.step = static_cast<uint32_t>(integer(object, "step"));
@@ -159,6 +160,8 @@ Napi::Value PolicyObject::generate(const Napi::CallbackInfo& info) {
         object.Set("finish", to_js(env, finish));
         object.Set("prefillTokens", static_cast<double>(result->stats.prefill_tokens));
         object.Set("decodeSteps", static_cast<double>(result->stats.decode_steps));
+        object.Set("mostPages", static_cast<double>(result->stats.most_pages));
+        object.Set("numPreemptions", static_cast<double>(result->stats.num_preemptions));
         return object;
       };
     });

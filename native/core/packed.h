@@ -13,6 +13,7 @@ struct PackedSequences {
 
   int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
   int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t length(int64_t i) const { return offsets[i + 1] - offsets[i]; }
 };
 
 }  // namespace archer

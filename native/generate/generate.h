@@ -1,6 +1,8 @@
-// Batched generation: n samples for each of N prompts with continuous batching over the slots of one KV cache.
-// A response depends on the weights and on (seed, step, prompt key, sample index) alone: not on the order of the
-// prompts, which of them are there, or the number of slots, up to the rounding of batched matrix products.
+// Batched generation: n samples for each of N prompts with continuous batching over one KV cache in pages. A prompt is
+// prefilled once, and its pages are shared by its samples.
+// A response depends on the weights and on (seed, step, prompt key, sample index) alone: not on the order of the prompts,
+// which of them are there, the number of slots or the memory, up to the rounding of batched matrix products; in bfloat16
+// tiles, where products do not depend on the batch (core/linear.h), to the last bit.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -24,18 +26,25 @@ struct GenerateRequest {
   SamplingOptions sampling;
   int64_t max_new_tokens = 0;          // per response, the stop token included
   StopConditions stop;
-  int64_t max_slots = 0;               // sequences decoded at once; 0: N * n, or as many as the budget holds
-  int64_t kv_budget_bytes = 0;         // bound on the KV cache; 0: none
+  // Mean lengths to expect of the responses to each prompt, [N]; NaN where unknown: then the prompt's own length counts.
+  // May be empty. They decide who starts first, and nothing else.
+  std::vector<double> expected_lengths;
+  int64_t max_slots = 0;               // sequences decoded at once; 0: N * n
+  // Bound on the KV cache; 0: none. Sequences start as long as there is room for a little more than their prompt; where the
+  // pages run out, the youngest wait and are prefilled again, with what they have generated.
+  int64_t kv_budget_bytes = 0;
   // Called for every generated token, in the thread of generate(): (prompt, sample counted from 0, id).
   std::function<void(int64_t prompt, int64_t sample, int32_t id)> on_token;
 };
 
 struct GenerateStats {
-  int64_t prefill_tokens = 0;    // prompt tokens run: each prompt once, whatever num_samples is
+  int64_t prefill_tokens = 0;    // each prompt once, whatever num_samples is; and again what was preempted
   int64_t generated_tokens = 0;
   int64_t decode_steps = 0;      // calls of Transformer::decode
-  int64_t num_slots = 0;
-  int64_t kv_cache_bytes = 0;
+  int64_t most_running = 0;      // sequences in the largest of them
+  int64_t num_pages = 0;         // of the cache, of which …
+  int64_t most_pages = 0;        // … so many were in use at once
+  int64_t num_preemptions = 0;
 };
 
 // Response r = i * n + j is sample j of prompt i and holds entries offsets[r] .. offsets[r+1]-1 of the flat arrays.
@@ -49,7 +58,8 @@ struct GenerateResult {
 };
 
 // control (may be null): polled per layer and step; `done` counts generated tokens, `total` is their upper bound
-// N * n * max_new_tokens. ARCHER_E_SHAPE, _CONFIG on a bad request; _OOM where the budget does not hold one sequence;
+// N * n * max_new_tokens. ARCHER_E_SHAPE, _CONFIG on a bad request; _OOM where the budget does not hold one sequence of the
+// longest prompt and max_new_tokens;
 // _NUMERIC where logits are not finite; _ABORTED.
 GenerateResult generate(const Transformer& model, const GenerateRequest& request, JobControl* control);
 

@@ -8,7 +8,7 @@
 namespace archer::kernels {
 namespace {
 
-constexpr int64_t kBlock = kAttentionBlock;
+constexpr int64_t kBlock = kKvPage;  // its keys and values stay in the first-level cache
 constexpr int64_t kLanes = 16;  // of a dot product; head_dim may have a remainder
 
 template <typename A>
@@ -56,17 +56,17 @@ ARCHER_INLINE void prefetch(const void* begin, int64_t bytes) {
 // Softmax over blocks: with a new largest score m' the sums so far shrink by e^(m - m').
 // kHeadDim: a constant lets the compiler keep a whole row in vector registers; 0 takes any head_dim.
 template <typename T, int64_t kHeadDim>
-ARCHER_INLINE void attend(const T* q, const T* keys, const T* values, T* out, Accumulator<T>* scratch,
-                          int64_t num_queries, int64_t length, int64_t any_head_dim, double scale) {
+ARCHER_INLINE void attend(const DecodeAttention<T>& job, Accumulator<T>* scratch) {
   using A = Accumulator<T>;
-  const int64_t head_dim = kHeadDim ? kHeadDim : any_head_dim, row_bytes = head_dim * sizeof(T);
+  const int64_t head_dim = kHeadDim ? kHeadDim : job.head_dim, row_bytes = head_dim * sizeof(T);
+  const int64_t num_queries = job.group, length = job.length;
   A* query = scratch;                           // [G, D] scaled, widened
   A* sums = query + num_queries * head_dim;     // [G, D]
   A* scores = sums + num_queries * head_dim;    // [G, kBlock]
   A* largest = scores + num_queries * kBlock;   // [G]
   A* total = largest + num_queries;             // [G]
   for (int64_t i = 0; i < num_queries * head_dim; ++i) {
-    query[i] = widen(q[i]) * static_cast<A>(scale);
+    query[i] = widen(job.query[i]) * static_cast<A>(job.scale);
     sums[i] = 0;
   }
   for (int64_t g = 0; g < num_queries; ++g) {
@@ -75,14 +75,15 @@ ARCHER_INLINE void attend(const T* q, const T* keys, const T* values, T* out, Ac
   }
   for (int64_t first = 0; first < length; first += kBlock) {
     const int64_t count = length - first < kBlock ? length - first : kBlock;
-    const T *key = keys + first * head_dim, *value = values + first * head_dim;
+    const int32_t* page = job.pages + first / kBlock;
+    const T *key = job.keys + *page * job.page_stride, *value = job.values + *page * job.page_stride;
     for (int64_t j = 0; j < count; ++j) {
       prefetch(value + j * head_dim, row_bytes);
       for (int64_t g = 0; g < num_queries; ++g) {
         scores[g * kBlock + j] = dot<T>(query + g * head_dim, key + j * head_dim, head_dim);
       }
     }
-    if (first + kBlock < length) prefetch(key + kBlock * head_dim, row_bytes * (kBlock / 4));
+    if (first + kBlock < length) prefetch(job.keys + page[1] * job.page_stride, row_bytes * (kBlock / 4));
     for (int64_t g = 0; g < num_queries; ++g) {
       A* weight = scores + g * kBlock;
       A block_largest = largest[g];
@@ -109,19 +110,18 @@ ARCHER_INLINE void attend(const T* q, const T* keys, const T* values, T* out, Ac
     }
   }
   for (int64_t g = 0; g < num_queries; ++g) {
-    for (int64_t d = 0; d < head_dim; ++d) out[g * head_dim + d] = narrow<T>(sums[g * head_dim + d] / total[g]);
+    for (int64_t d = 0; d < head_dim; ++d) job.out[g * head_dim + d] = narrow<T>(sums[g * head_dim + d] / total[g]);
   }
 }
 
 }  // namespace
 
-#define ARCHER_STAMP(T)                                                                                               \
-  template <>                                                                                                         \
-  ARCHER_CLONES void attention_decode<T>(const T* q, const T* keys, const T* values, T* out, Accumulator<T>* scratch, \
-                                         int64_t num_queries, int64_t length, int64_t head_dim, double scale) {       \
-    if (head_dim == 64) return attend<T, 64>(q, keys, values, out, scratch, num_queries, length, head_dim, scale);    \
-    if (head_dim == 128) return attend<T, 128>(q, keys, values, out, scratch, num_queries, length, head_dim, scale);  \
-    attend<T, 0>(q, keys, values, out, scratch, num_queries, length, head_dim, scale);                                \
+#define ARCHER_STAMP(T)                                                                             \
+  template <>                                                                                       \
+  ARCHER_CLONES void attention_decode<T>(const DecodeAttention<T>& job, Accumulator<T>* scratch) { \
+    if (job.head_dim == 64) return attend<T, 64>(job, scratch);                                    \
+    if (job.head_dim == 128) return attend<T, 128>(job, scratch);                                  \
+    attend<T, 0>(job, scratch);                                                                    \
   }
 ARCHER_STAMP(float)
 ARCHER_STAMP(double)

@@ -9,9 +9,11 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/kv_page.h"
+
 namespace archer::kernels {
 
-constexpr int64_t kKeyBlock = 64;   // keys and values of a step
+constexpr int64_t kKeyBlock = kKvPage;  // keys and values of a step
 constexpr int64_t kQueryTile = 16;  // queries of a tile: (token, head) pairs, the heads of a token one after the other
 
 struct TileAttention {
@@ -24,6 +26,9 @@ struct TileAttention {
   int64_t group, head_dim;
   int64_t begin, end;                                // positions of the queries, all within one block of kKeyBlock
   float scale;
+  // Where keys and values lie in pages: block i of positions begins at element pages[i] * page_stride of each. Null: in one piece.
+  const int32_t* pages = nullptr;
+  int64_t page_stride = 0;
 };
 
 // What is kept of a tile of queries while blocks of keys pass by; columns = D rounded up to whole blocks of 32.

@@ -56,7 +56,7 @@ inline void start(const TileAttention& job, const QueryTile& tile, int64_t colum
 
 // 64 lines of keys or of values; `whole`: all are there, and D is a number of whole blocks.
 struct LineBlock {
-  const uint16_t* lines;
+  const uint16_t *lines, *next;  // of this block, and of the one behind it
   int64_t stride, count, head_dim;
 };
 
@@ -70,7 +70,7 @@ inline __m512i line_of(const LineBlock& block, int64_t j, int64_t d) {
 
 // Decoding does little per line: the block behind this one is fetched from memory meanwhile.
 inline void fetch_next(const LineBlock& block, int64_t j, int64_t d) {
-  _mm_prefetch(reinterpret_cast<const char*>(block.lines + (j + kKeyBlock) * block.stride + d), _MM_HINT_T1);
+  _mm_prefetch(reinterpret_cast<const char*>(block.next + j * block.stride + d), _MM_HINT_T1);
 }
 
 // What column() reads of the keys: the block as it lies, or a copy with zeros around it.
@@ -207,6 +207,11 @@ inline void finish(const TileAttention& job, const QueryTile& tile, int64_t colu
   });
 }
 
+// Elements before the line of position `first`, which begins a block.
+inline int64_t block_offset(const TileAttention& job, int64_t first) {
+  return job.pages ? job.pages[first / kKeyBlock] * job.page_stride : first * job.key_stride;
+}
+
 template <class Tiles>
 void attention(const TileAttention& job, float* scratch) {
   const int64_t columns = tile_blocks(job.head_dim) * kTile, rows = (job.end - job.begin) * job.group;
@@ -222,9 +227,10 @@ void attention(const TileAttention& job, float* scratch) {
   if (reads_keys) pair_query(query_tile(states, 0, columns, rows).query, columns, query_pairs);
   typename Tiles::Session session;
   for (int64_t first = 0; first < job.end; first += kKeyBlock) {
-    const int64_t left = job.end - first, count = left < kKeyBlock ? left : kKeyBlock, at = first * job.key_stride;
-    const LineBlock key_lines{job.keys + at, job.key_stride, count, job.head_dim};
-    const LineBlock value_lines{job.values + at, job.key_stride, count, job.head_dim};
+    const int64_t left = job.end - first, count = left < kKeyBlock ? left : kKeyBlock;
+    const int64_t at = block_offset(job, first), next = left > kKeyBlock ? block_offset(job, first + kKeyBlock) : at;
+    const LineBlock key_lines{job.keys + at, job.keys + next, job.key_stride, count, job.head_dim};
+    const LineBlock value_lines{job.values + at, job.values + next, job.key_stride, count, job.head_dim};
     const bool whole = count == kKeyBlock && columns == job.head_dim;
     if (reads_keys) {
       if constexpr (Tiles::kReadsKeys) {

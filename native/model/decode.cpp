@@ -1,6 +1,6 @@
-// One token per slot: generation's inner loop. Without autograd, and with as few dispatcher calls as there are matrix
+// One token per sequence: generation's inner loop. Without autograd, and with as few dispatcher calls as there are matrix
 // products: norms, rotations, cache writes and attention are our own kernels on raw pointers.
-//   B active slots, K kv heads, D head_dim, G = heads / K queries per kv head
+//   B sequences, K kv heads, D head_dim, G = heads / K queries per kv head
 #include <ATen/Parallel.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "core/attention.h"
 #include "kernels/attention_decode.h"
@@ -19,37 +18,29 @@
 namespace archer {
 namespace {
 
-// states [B, K * D] -> position positions_B[i] of slot slots_B[i]
-void append(const at::Tensor& states, const std::vector<int32_t>& positions_B, const std::vector<int32_t>& slots_B,
+// states [B, K * D] -> position positions_B[i] of the sequence in pages_B[i]
+void append(const at::Tensor& states, const std::vector<int32_t>& positions_B, const std::vector<Pages>& pages_B,
             at::Tensor& cached) {
-  const int64_t num_kv_heads = cached.size(1), capacity = cached.size(2);
-  const size_t row = cached.size(3) * cached.element_size();
+  const size_t row = states.size(1) * states.element_size();
   const char* source = static_cast<const char*>(states.const_data_ptr());
-  char* target = static_cast<char*>(cached.mutable_data_ptr());
-  for (size_t i = 0; i < slots_B.size(); ++i) {
-    for (int64_t head = 0; head < num_kv_heads; ++head, source += row) {
-      std::memcpy(target + ((slots_B[i] * num_kv_heads + head) * capacity + positions_B[i]) * row, source, row);
-    }
-  }
+  for (size_t i = 0; i < pages_B.size(); ++i) write_lines(cached, source + i * row, pages_B[i], positions_B[i], 1);
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                  const std::vector<int32_t>& positions_B, const std::vector<int32_t>& slots_B) {
-  const int64_t num_kv_heads = keys.size(1), capacity = keys.size(2), head_dim = keys.size(3);
-  const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(slots_B.size());
+                  const std::vector<int32_t>& positions_B, const std::vector<Pages>& pages_B) {
+  const int64_t num_kv_heads = keys.size(1), head_dim = keys.size(3), page_stride = num_kv_heads * kKvPage * head_dim;
+  const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(pages_B.size());
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   at::Tensor out = at::empty(q.sizes(), q.options());
-  const auto row_of_cache = [&](int64_t item) {
-    return (slots_B[item / num_kv_heads] * num_kv_heads + item % num_kv_heads) * capacity * head_dim;
-  };
   if (attention_is_row_exact(q.scalar_type())) {
     const uint16_t *qp = data<uint16_t>(q), *kp = data<uint16_t>(keys), *vp = data<uint16_t>(values);
     uint16_t* op = mutable_data<uint16_t>(out);
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t cached = row_of_cache(item), query = item * group * head_dim, position = positions_B[item / num_kv_heads];
-        tile_attention({qp + query, kp + cached, vp + cached, op + query, nullptr, q.size(1), head_dim, 0, group, head_dim,
-                        position, position + 1, static_cast<float>(scale)});
+        const int64_t row = item / num_kv_heads, head = item % num_kv_heads * kKvPage * head_dim;
+        const int64_t query = item * group * head_dim, position = positions_B[row];
+        tile_attention({qp + query, kp + head, vp + head, op + query, nullptr, q.size(1), head_dim, 0, group, head_dim,
+                        position, position + 1, static_cast<float>(scale), pages_B[row].data(), page_stride});
       }
     });
     return out;
@@ -61,9 +52,11 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
       std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, head_dim));
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t cached = row_of_cache(item), query = item * group * head_dim;
-        kernels::attention_decode<T>(qp + query, kp + cached, vp + cached, op + query, scratch.data(), group,
-                                     positions_B[item / num_kv_heads] + 1, head_dim, scale);
+        const int64_t row = item / num_kv_heads, head = item % num_kv_heads * kKvPage * head_dim;
+        const int64_t query = item * group * head_dim;
+        kernels::attention_decode<T>({qp + query, kp + head, vp + head, op + query, pages_B[row].data(), page_stride,
+                                      group, head_dim, positions_B[row] + 1, scale},
+                                     scratch.data());
       }
     });
   });
@@ -73,17 +66,14 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
 }  // namespace
 
 at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vector<int32_t>& positions_B,
-                               const std::vector<int32_t>& slots_B, KvCache& cache, const JobControl* control) const {
+                               const std::vector<Pages>& pages_B, KvCache& cache, const JobControl* control) const {
   const int64_t batch = static_cast<int64_t>(ids_B.size());
-  require(batch > 0 && positions_B.size() == ids_B.size() && slots_B.size() == ids_B.size(), kShape,
-          "decode needs one token, position and slot per row");
+  require(batch > 0 && positions_B.size() == ids_B.size() && pages_B.size() == ids_B.size(), kShape,
+          "decode needs one token, position and page table per row");
   check_ids(ids_B);
   for (int64_t i = 0; i < batch; ++i) {
-    require(positions_B[i] >= 0 && positions_B[i] < cache.capacity(), kShape,
-            "position " + std::to_string(positions_B[i]) + " does not fit slots of " +
-                std::to_string(cache.capacity()));
-    require(slots_B[i] >= 0 && slots_B[i] < cache.num_slots(), kShape,
-            "slot " + std::to_string(slots_B[i]) + " is outside a cache of " + std::to_string(cache.num_slots()));
+    require(positions_B[i] >= 0, kShape, "position " + std::to_string(positions_B[i]) + " is negative");
+    cache.check(pages_B[i], positions_B[i] + 1);
   }
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> w = weights(false);
@@ -107,32 +97,15 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
       q = rms_norm(q, w[layer.q_norm], eps);
       k = rms_norm(k, w[layer.k_norm], eps);
     }
-    append(rotate(k, rotation), positions_B, slots_B, cache.keys[i]);
-    append(linear(y, layer.v, layer.v_bias), positions_B, slots_B, cache.values[i]);
-    const at::Tensor mixed = attend(rotate(q, rotation), cache.keys[i], cache.values[i], positions_B, slots_B);
+    append(rotate(k, rotation), positions_B, pages_B, cache.keys[i]);
+    append(linear(y, layer.v, layer.v_bias), positions_B, pages_B, cache.values[i]);
+    const at::Tensor mixed = attend(rotate(q, rotation), cache.keys[i], cache.values[i], positions_B, pages_B);
     x.add_(linear(mixed, layer.o, layer.o_bias));
     y = rms_norm(x, w[layer.post_norm], eps);
     const at::Tensor inner = swiglu(linear(y, layer.gate, layer.gate_bias), linear(y, layer.up, layer.up_bias));
     x.add_(linear(inner, layer.down, layer.down_bias));
   }
   return rms_norm(x, w[final_norm_], eps);
-}
-
-void Transformer::copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t length) {
-  require(from >= 0 && from < cache.num_slots() && to >= 0 && to < cache.num_slots() && length <= cache.capacity(),
-          kShape, "cannot copy " + std::to_string(length) + " positions from slot " + std::to_string(from) + " to " +
-              std::to_string(to));
-  if (from == to) return;
-  for (auto* tensors : {&cache.keys, &cache.values}) {
-    for (at::Tensor& cached : *tensors) {
-      const int64_t num_kv_heads = cached.size(1);
-      const size_t row = cached.size(3) * cached.element_size(), slab = cached.size(2) * row;
-      char* base = static_cast<char*>(cached.mutable_data_ptr());
-      for (int64_t head = 0; head < num_kv_heads; ++head) {
-        std::memcpy(base + (to * num_kv_heads + head) * slab, base + (from * num_kv_heads + head) * slab, length * row);
-      }
-    }
-  }
 }
 
 }  // namespace archer

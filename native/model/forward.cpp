@@ -9,7 +9,6 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "model/ops.h"
 #include "model/packed_attention.h"
@@ -50,22 +49,16 @@ at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
   return tensor;
 }
 
-// states [T, K * D] -> cached [slots, K, capacity, D] at positions 0.. of each sequence's slot.
-void fill_cache(const at::Tensor& states, const PackedSequences& sequences, const std::vector<int64_t>& slots,
+// states [T, K * D] of the packed sequences into their pages.
+void fill_cache(const at::Tensor& states, const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,
                 at::Tensor& cached) {
-  const int64_t num_kv_heads = cached.size(1), capacity = cached.size(2);
-  const size_t row = cached.size(3) * cached.element_size();
+  const size_t token = states.size(1) * states.element_size();
   const char* source = static_cast<const char*>(states.const_data_ptr());
-  char* target = static_cast<char*>(cached.mutable_data_ptr());
   at::parallel_for(0, sequences.num_sequences(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = sequences.offsets[i], length = sequences.offsets[i + 1] - first;
-      for (int64_t head = 0; head < num_kv_heads; ++head) {
-        char* out = target + (slots[i] * num_kv_heads + head) * capacity * row;
-        for (int64_t t = 0; t < length; ++t) {
-          std::memcpy(out + t * row, source + ((first + t) * num_kv_heads + head) * row, row);
-        }
-      }
+      const auto [pages, first] = targets_N[i];
+      const int64_t length = sequences.offsets[i + 1] - sequences.offsets[i];
+      write_lines(cached, source + (sequences.offsets[i] + first) * token, pages, first, length - first);
     }
   });
 }
@@ -100,10 +93,10 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, bool training,
     q = rotate(q, rotation);
     k = rotate(k, rotation);
     if (destination) {
-      fill_cache(k, sequences, destination->slots, destination->cache.keys[i]);
-      fill_cache(v, sequences, destination->slots, destination->cache.values[i]);
+      fill_cache(k, sequences, destination->targets_N, destination->cache.keys[i]);
+      fill_cache(v, sequences, destination->targets_N, destination->cache.values[i]);
     }
-    x = x + linear(packed_attention(q, k, v, plan, config_.head_dim), layer.o, layer.o_bias);
+    x = x + linear(packed_attention(q, k, v, plan, config_.head_dim, control), layer.o, layer.o_bias);
     y = rms_norm(x, w[layer.post_norm], eps);
     const at::Tensor inner = swiglu(linear(y, layer.gate, layer.gate_bias), linear(y, layer.up, layer.up_bias));
     x = x + linear(inner, layer.down, layer.down_bias);
@@ -136,31 +129,18 @@ void Transformer::backward(const at::Tensor& hidden_TH, const at::Tensor& grad_T
   for (size_t i = 0; i < indices.size(); ++i) grads[indices[i]].add_(computed[i]);
 }
 
-KvCache Transformer::make_cache(int64_t slots, int64_t capacity) const {
-  KvCache cache;
-  for (int64_t i = 0; i < config_.num_layers; ++i) {
-    for (auto* tensors : {&cache.keys, &cache.values}) {
-      tensors->push_back(at::empty({slots, config_.num_kv_heads, capacity, config_.head_dim}, compute_dtype_));
-    }
+at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,
+                                KvCache& cache, const JobControl* control) const {
+  check_offsets(sequences);
+  require(static_cast<int64_t>(targets_N.size()) == sequences.num_sequences(), kShape,
+          "prefill needs one page table per sequence");
+  for (size_t i = 0; i < targets_N.size(); ++i) {
+    cache.check(targets_N[i].pages, sequences.offsets[i + 1] - sequences.offsets[i]);
   }
-  return cache;
-}
-
-at::Tensor Transformer::prefill(const PackedSequences& prompts, const std::vector<int64_t>& slots, KvCache& cache,
-                                const JobControl* control) const {
-  check_offsets(prompts);
-  require(static_cast<int64_t>(slots.size()) == prompts.num_sequences(), kShape, "prefill needs one slot per prompt");
-  require(longest(prompts) <= cache.capacity(), kShape,
-          "a prompt of " + std::to_string(longest(prompts)) + " tokens does not fit slots of " +
-              std::to_string(cache.capacity()));
-  for (const int64_t slot : slots) {
-    require(slot >= 0 && slot < cache.num_slots(), kShape,
-            "slot " + std::to_string(slot) + " is outside a cache of " + std::to_string(cache.num_slots()));
-  }
-  const Destination destination{slots, cache};
-  const at::Tensor hidden_TH = forward(prompts, false, control, &destination);
+  const Destination destination{targets_N, cache};
+  const at::Tensor hidden_TH = forward(sequences, false, control, &destination);
   std::vector<int32_t> last;
-  for (size_t i = 1; i < prompts.offsets.size(); ++i) last.push_back(prompts.offsets[i] - 1);
+  for (size_t i = 1; i < sequences.offsets.size(); ++i) last.push_back(sequences.offsets[i] - 1);
   return hidden_TH.index_select(0, ids_tensor(last));
 }
 

@@ -79,8 +79,9 @@ struct Shape {
 
 // lse_TH: logsumexp of every query, or undefined where nobody asks.
 void flash_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan, int64_t head_dim,
-                   at::Tensor& out, at::Tensor& lse_TH) {
+                   at::Tensor& out, at::Tensor& lse_TH, const JobControl* control) {
   for (const AttentionPlan::Bucket& bucket : plan.buckets) {
+    if (control) control->check();
     const auto [ob, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
         pad(q, bucket, head_dim), pad(k, bucket, head_dim), pad(v, bucket, head_dim), 0.0, true);
     unpad(ob, bucket, out);
@@ -91,7 +92,7 @@ void flash_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 // The queries of one key/value head are shared out in stretches of 64 positions, the later the longer: taken from both ends in
 // turn, so that threads with as many stretches have as much to do.
 void tiled_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan, const Shape& shape,
-                   at::Tensor& out, at::Tensor& lse_TH) {
+                   at::Tensor& out, at::Tensor& lse_TH, const JobControl* control) {
   struct Stretch {
     int64_t offset, begin, end;  // first token of the sequence; positions in it
   };
@@ -113,6 +114,7 @@ void tiled_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
   float* lse = lse_TH.defined() ? mutable_data<float>(lse_TH) : nullptr;
   at::parallel_for(0, kv_heads * count, 1, [&](int64_t first, int64_t past) {
     for (int64_t item = first; item < past; ++item) {
+      if (control) control->check();
       const int64_t kv_head = item / count;
       const auto [offset, begin, end] = stretches[item % count];
       const int64_t head = (offset + begin) * heads + kv_head * group, key = (offset * kv_heads + kv_head) * head_dim;
@@ -125,6 +127,11 @@ void tiled_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 struct PackedAttention : Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const c10::IValue& plan_value, int64_t head_dim) {
+    return compute(context, q, k, v, plan_value, head_dim, nullptr);
+  }
+
+  static at::Tensor compute(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const c10::IValue& plan_value, int64_t head_dim, const JobControl* control) {
     const auto plan = c10::static_intrusive_pointer_cast<AttentionPlan>(plan_value.toCapsule());
     const Shape shape{q.size(1) / head_dim, k.size(1) / head_dim, head_dim};
     at::Tensor out = at::empty_like(q), lse_TH;
@@ -133,9 +140,9 @@ struct PackedAttention : Function<PackedAttention> {
       lse_TH = at::empty({q.size(0), shape.heads}, q.options().dtype(dtype).requires_grad(false));
     }
     if (attention_is_row_exact(q.scalar_type())) {
-      tiled_forward(q, k, v, *plan, shape, out, lse_TH);
+      tiled_forward(q, k, v, *plan, shape, out, lse_TH, control);
     } else {
-      flash_forward(q, k, v, *plan, head_dim, out, lse_TH);
+      flash_forward(q, k, v, *plan, head_dim, out, lse_TH, control);
     }
     if (context) {
       context->save_for_backward({q, k, v, out, lse_TH});
@@ -168,10 +175,11 @@ struct PackedAttention : Function<PackedAttention> {
 }  // namespace
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim) {
+                            const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim,
+                            const JobControl* control) {
   const c10::IValue plan_value = c10::IValue::make_capsule(plan);
   if (at::GradMode::is_enabled()) return PackedAttention::apply(q, k, v, plan_value, head_dim);
-  return PackedAttention::forward(nullptr, q, k, v, plan_value, head_dim);
+  return PackedAttention::compute(nullptr, q, k, v, plan_value, head_dim, control);
 }
 
 }  // namespace archer

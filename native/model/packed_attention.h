@@ -9,6 +9,7 @@
 
 #include <vector>
 
+#include "core/job_control.h"
 #include "core/packed.h"
 
 namespace archer {
@@ -28,8 +29,10 @@ struct AttentionPlan : torch::CustomClassHolder {
   explicit AttentionPlan(const PackedSequences& sequences);
 };
 
-// q [T, heads * D], k and v [T, kv_heads * D] -> [T, heads * D]; scale 1 / sqrt(D).
+// q [T, heads * D], k and v [T, kv_heads * D] -> [T, heads * D]; scale 1 / sqrt(D). `control` (may be null) is polled on
+// the way, as one layer of a long prompt can take seconds; where gradients are recorded it is not.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim);
+                            const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim,
+                            const JobControl* control = nullptr);
 
 }  // namespace archer

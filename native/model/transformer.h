@@ -1,6 +1,6 @@
 // A decoder-only transformer over libtorch: weights, the packed forward that training differentiates, and the
 // prefill/decode pair that generation runs on the same weights (shared in place: an update is seen at once).
-//   T packed tokens, N sequences, B decode slots, H hidden, V vocabulary, L layers, K kv heads, D head_dim
+//   T packed tokens, N sequences, B sequences decoded together, H hidden, V vocabulary, L layers, K kv heads, D head_dim
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -11,6 +11,7 @@
 #include "core/job_control.h"
 #include "core/packed.h"
 #include "model/config.h"
+#include "model/kv_cache.h"
 #include "model/rope.h"
 
 namespace archer {
@@ -23,12 +24,11 @@ struct Parameter {
   bool decays = true;   // weight decay: matrices yes, norms and biases no
 };
 
-// Keys and values of the slots, per layer [slots, K, capacity, D], in the compute dtype.
-struct KvCache {
-  std::vector<at::Tensor> keys;
-  std::vector<at::Tensor> values;
-  int64_t num_slots() const { return keys.empty() ? 0 : keys[0].size(0); }
-  int64_t capacity() const { return keys.empty() ? 0 : keys[0].size(2); }
+// Where prefill writes the keys and values of a sequence: its pages, but for the positions before `first`, which are in
+// the cache already (pages that it shares).
+struct PrefillTarget {
+  Pages pages;
+  int64_t first = 0;
 };
 
 class Transformer {
@@ -64,17 +64,14 @@ class Transformer {
   void backward(const at::Tensor& hidden_TH, const at::Tensor& grad_TH, std::vector<at::Tensor>& grads) const;
 
   // ---- generation ----
-  KvCache make_cache(int64_t slots, int64_t capacity) const;
-  // Runs each packed prompt once; writes its keys and values into positions 0.. of slot slots[i]; returns the hidden
-  // state after the final norm of each prompt's last token [N, H].
-  at::Tensor prefill(const PackedSequences& prompts, const std::vector<int64_t>& slots, KvCache& cache,
+  // Runs each packed sequence once, writes its keys and values into its pages, and returns the hidden state after the
+  // final norm of each sequence's last token [N, H].
+  at::Tensor prefill(const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N, KvCache& cache,
                      const JobControl* control) const;
-  // One token per active slot: token ids_B[i] at position positions_B[i] of slot slots_B[i]; attends to everything
-  // before it in that slot. Returns hidden states after the final norm [B, H].
+  // The next token of each sequence: ids_B[i] at position positions_B[i] of the sequence in pages_B[i]; attends to
+  // everything before it there. Returns hidden states after the final norm [B, H].
   at::Tensor decode(const std::vector<int32_t>& ids_B, const std::vector<int32_t>& positions_B,
-                    const std::vector<int32_t>& slots_B, KvCache& cache, const JobControl* control) const;
-  // Copies the first `length` positions of slot `from` into slot `to` (a group's shared prompt).
-  static void copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t length);
+                    const std::vector<Pages>& pages_B, KvCache& cache, const JobControl* control) const;
 
   // Raw logits [M, V] in float32 (float64 for a float64 model) of hidden states [M, H], not divided by a temperature.
   at::Tensor logits(const at::Tensor& hidden_MH) const;
@@ -85,7 +82,7 @@ class Transformer {
     int64_t post_norm, gate, gate_bias, up, up_bias, down, down_bias;
   };
   struct Destination {  // where prefill puts keys and values
-    const std::vector<int64_t>& slots;
+    const std::vector<PrefillTarget>& targets_N;
     KvCache& cache;
   };
 

@@ -1,5 +1,5 @@
 // Attention through tiles against float64, with every instruction set, over lengths, head sizes and groups; and its promise:
-// the same bits for a query whether it comes alone over a cache or among others over a pack, whatever lies behind it.
+// the same bits for a query whether it comes alone over the pages of a cache or among others over a pack, whatever lies behind it.
 #include <ATen/ATen.h>
 
 #include <cstdio>
@@ -77,24 +77,29 @@ void against_float64(const Case& c, const Packed& p, Worst& worst) {
   worst.lse = std::max(worst.lse, lse_error);
 }
 
-// Query t of one kv head over a cache of its own, NaN behind position t, one token at a time.
+// Query t of one kv head over a cache in scattered pages, NaN behind position t, one token at a time.
 void as_decoding_would(const Case& c, const Packed& p, int64_t t) {
-  const int64_t capacity = t + 3, heads = kKvHeads * c.group;
+  constexpr int64_t kPages = 5, kPage = kernels::kKvPage;
+  const int32_t pages[] = {3, 0, 4, 2};  // 200 positions at most
+  const int64_t heads = kKvHeads * c.group;
   for (int64_t kv_head = 0; kv_head < kKvHeads; ++kv_head) {
     const auto cached = [&](const at::Tensor& x) {
-      at::Tensor rows = at::full({capacity, c.head_dim}, NAN, at::kBFloat16);
-      rows.narrow(0, 0, t + 1).copy_(x.narrow(0, 0, t + 1).select(1, kv_head));
-      return rows;
+      at::Tensor pool = at::full({kPages, kPage, c.head_dim}, NAN, at::kBFloat16);
+      for (int64_t first = 0; first <= t; first += kPage) {
+        const int64_t count = std::min(kPage, t + 1 - first);
+        pool[pages[first / kPage]].narrow(0, 0, count).copy_(x.narrow(0, first, count).select(1, kv_head));
+      }
+      return pool;
     };
     const at::Tensor keys = cached(p.k), values = cached(p.v), q = p.q[t].narrow(0, kv_head * c.group, c.group).contiguous();
     at::Tensor out = at::full_like(q, NAN);
     tile_attention({bits(q), bits(keys), bits(values), mutable_bits(out), nullptr, heads * c.head_dim, c.head_dim, 0, c.group,
-                    c.head_dim, t, t + 1, scale_of(c.head_dim)});
+                    c.head_dim, t, t + 1, scale_of(c.head_dim), pages, kPage * c.head_dim});
     CHECK(at::equal(out, p.out[t].narrow(0, kv_head * c.group, c.group)));
     at::Tensor alone = at::full_like(q, NAN);  // head by head
     for (int64_t g = 0; g < c.group; ++g) {
       tile_attention({bits(q) + g * c.head_dim, bits(keys), bits(values), mutable_bits(alone) + g * c.head_dim, nullptr, 0,
-                      c.head_dim, 0, 1, c.head_dim, t, t + 1, scale_of(c.head_dim)});
+                      c.head_dim, 0, 1, c.head_dim, t, t + 1, scale_of(c.head_dim), pages, kPage * c.head_dim});
     }
     CHECK(at::equal(alone, out));
   }

@@ -1,126 +1,20 @@
-// Generation against a reference without cache, batches or scheduler: every response alone, the whole sequence run anew
-// for each token. In float64 the ids must be equal for any number of slots, any order and any subset of the prompts.
+// Generation against a reference without cache, batches or scheduler (generate_fixture.h). In float64 the ids must be equal for
+// any number of slots, any order and any subset of the prompts.
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <numeric>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "core/error.h"
-#include "core/philox.h"
-#include "generate/generate.h"
-#include "kernels/sample_row.h"
+#include "tests/generate_fixture.h"
 
-#include "tests/check.h"
-
-using archer::FinishReason;
-using archer::GenerateRequest;
-using archer::GenerateResult;
-using archer::Transformer;
+using namespace fixture;
 
 namespace {
-
-using Prompts = std::vector<std::vector<int32_t>>;
-
-// Two layers, 2 query heads per kv head, Qwen3's norms; weights wide enough for logits of standard deviation near 2.
-Transformer make_model(at::ScalarType dtype, int64_t vocab_size) {
-  archer::ModelConfig config;
-  config.vocab_size = vocab_size;
-  config.hidden_size = 24;
-  config.intermediate_size = 40;
-  config.num_layers = 2;
-  config.num_heads = 4;
-  config.num_kv_heads = 2;
-  config.head_dim = 8;
-  config.max_position_embeddings = 8192;
-  config.qk_norm = true;
-  Transformer model(config, dtype, false);
-  uint32_t key = 0;
-  std::vector<std::string> names;
-  for (const archer::Parameter& parameter : model.parameters()) names.push_back(parameter.name);
-  for (const std::string& name : names) {
-    const std::vector<int64_t> shape = model.expected_shape(name);
-    at::Tensor value = at::empty(shape, at::TensorOptions().dtype(at::kDouble));
-    const bool is_norm = shape.size() == 1;
-    for (int64_t i = 0; i < value.numel(); ++i) {
-      const double u = 2.0 * archer::sample_uniform(1, 0, key, 0, static_cast<uint32_t>(i)) - 1.0;
-      value.mutable_data_ptr<double>()[i] = is_norm ? 1.0 + 0.3 * u : 0.7 * u;
-    }
-    model.load(name, value);
-    ++key;
-  }
-  return model;
-}
-
-archer::PackedSequences pack(const Prompts& prompts) {
-  archer::PackedSequences packed;
-  packed.offsets.push_back(0);
-  for (const auto& prompt : prompts) {
-    packed.ids.insert(packed.ids.end(), prompt.begin(), prompt.end());
-    packed.offsets.push_back(static_cast<int32_t>(packed.ids.size()));
-  }
-  return packed;
-}
-
-struct Sample {
-  std::vector<int32_t> ids;
-  std::vector<float> log_probs, entropies;
-  FinishReason reason;
-  bool same_ids(const Sample& other) const { return ids == other.ids && reason == other.reason; }
-};
-
-std::vector<Sample> samples_of(const GenerateResult& result) {
-  std::vector<Sample> samples;
-  for (size_t r = 0; r + 1 < result.offsets.size(); ++r) {
-    const auto slice = [&](const auto& flat) {
-      return std::vector(flat.begin() + result.offsets[r], flat.begin() + result.offsets[r + 1]);
-    };
-    samples.push_back({slice(result.ids), slice(result.log_probs), slice(result.entropies), result.finish_reasons[r]});
-  }
-  return samples;
-}
-
-// Stop strings are not known here: tests of them look at texts.
-Sample reference(const Transformer& model, const GenerateRequest& request, int64_t prompt, uint32_t sample_index) {
-  std::vector<int32_t> ids(request.prompts.ids.begin() + request.prompts.offsets[prompt],
-                           request.prompts.ids.begin() + request.prompts.offsets[prompt + 1]);
-  Sample sample;
-  sample.reason = FinishReason::length;
-  archer::kernels::SampleScratch scratch;
-  for (uint32_t k = 0; k < request.max_new_tokens && sample.reason == FinishReason::length; ++k) {
-    const at::Tensor hidden = model.hidden_states(pack({ids}), false, nullptr);
-    const at::Tensor logits = model.logits(hidden.narrow(0, hidden.size(0) - 1, 1));
-    const double u = archer::sample_uniform(request.seed, request.step, request.prompt_keys[prompt], sample_index, k);
-    archer::SampledToken token;
-    CHECK(archer::kernels::sample_row(logits.const_data_ptr<double>(), logits.size(1), request.sampling, u, scratch,
-                                      &token));
-    ids.push_back(token.id);
-    sample.ids.push_back(token.id);
-    sample.log_probs.push_back(static_cast<float>(token.logp));
-    sample.entropies.push_back(static_cast<float>(token.entropy));
-    if (request.stop.is_stop_token(token.id)) sample.reason = FinishReason::stop;
-  }
-  return sample;
-}
-
-const Prompts kPrompts = {
-    {5}, {1, 2, 3, 4, 5, 6, 7}, {9, 8}, {11, 3, 60, 2, 11, 11, 40, 7, 7, 0, 21, 35, 60}, {30, 31, 32}};
-constexpr int64_t kVocabulary = 61;
-
-GenerateRequest make_request(const Prompts& prompts, int64_t num_samples) {
-  GenerateRequest request;
-  request.prompts = pack(prompts);
-  for (size_t i = 0; i < prompts.size(); ++i) request.prompt_keys.push_back(static_cast<uint32_t>(100 + 7 * i));
-  request.num_samples = num_samples;
-  request.seed = 0x123456789abcdefULL;
-  request.step = 3;
-  request.max_new_tokens = 14;
-  request.stop.token_ids = {17, 42, 50, 3, 29};
-  return request;
-}
 
 int64_t num_prompt_tokens(const GenerateRequest& request) { return request.prompts.num_tokens(); }
 
@@ -154,7 +48,7 @@ void test_against_reference(const Transformer& model) {
       }
       CHECK(samples.size() == 20 && num_equal == 20);
       CHECK_NEAR(worst, 0.0, 1e-6);  // both are rounded to float32
-      CHECK(result.stats.num_slots == (max_slots == 0 ? 20 : std::min<int64_t>(max_slots, 20)));
+      CHECK(result.stats.most_running <= (max_slots == 0 ? 20 : std::min<int64_t>(max_slots, 20)));
       CHECK(result.stats.prefill_tokens == num_prompt_tokens(request));  // once per group, whatever the slots
       CHECK(result.stats.generated_tokens == static_cast<int64_t>(num_tokens));
       // One slot decodes every token but the first of each response; enough slots take as many steps as the longest.
@@ -163,7 +57,7 @@ void test_against_reference(const Transformer& model) {
       // Nobody waits for the slowest: a step with a free slot happens only once the queue is empty.
       if (max_slots > 0) {
         const int64_t fed = static_cast<int64_t>(num_tokens) - 20;
-        CHECK(result.stats.decode_steps <= fed / result.stats.num_slots + static_cast<int64_t>(longest));
+        CHECK(result.stats.decode_steps <= fed / max_slots + static_cast<int64_t>(longest));
       }
     }
   }
@@ -202,6 +96,24 @@ void test_order_subset_and_offset(const Transformer& model) {
   const std::vector<Sample> two_threads = samples_of(archer::generate(model, request, nullptr));
   at::set_num_threads(1);
   for (size_t r = 0; r < samples.size(); ++r) CHECK(two_threads[r].same_ids(samples[r]));
+}
+
+// Prompts start in the order of the lengths to expect; where one is unknown its own length counts. The result keeps the
+// request's order.
+void test_longest_first(const Transformer& model) {
+  GenerateRequest request = make_request(kPrompts, 2);  // of 1, 7, 2, 13 and 3 tokens
+  const GenerateResult expected = archer::generate(model, request, nullptr);
+  request.max_slots = 1;
+  std::vector<int64_t> started;
+  request.on_token = [&](int64_t prompt, int64_t, int32_t) {
+    if (std::find(started.begin(), started.end(), prompt) == started.end()) started.push_back(prompt);
+  };
+  CHECK(archer::generate(model, request, nullptr).ids == expected.ids);
+  CHECK((started == std::vector<int64_t>{3, 1, 4, 2, 0}));
+  started.clear();
+  request.expected_lengths = {11.5, 2.0, std::nan(""), std::nan(""), 40.0};
+  CHECK(archer::generate(model, request, nullptr).ids == expected.ids);
+  CHECK((started == std::vector<int64_t>{4, 3, 0, 1, 2}));
 }
 
 void test_stops(const Transformer& model) {
@@ -292,19 +204,17 @@ void test_stop_matcher() {
 
 void test_budget_progress_and_stream(const Transformer& model) {
   GenerateRequest request = make_request(kPrompts, 4);
-  const int64_t slot_bytes = 2 * 2 * 2 * 8 * 8 * (13 + 14);  // k and v, layers, kv heads, head_dim, bytes, positions
   const GenerateResult unbounded = archer::generate(model, request, nullptr);
-  CHECK(unbounded.stats.kv_cache_bytes == 20 * slot_bytes);
-  request.kv_budget_bytes = 3 * slot_bytes + 5;
   archer::JobControl control;
   std::vector<std::vector<int32_t>> streamed(20);
   request.on_token = [&](int64_t prompt, int64_t sample, int32_t id) { streamed[prompt * 4 + sample].push_back(id); };
   const GenerateResult bounded = archer::generate(model, request, &control);
-  CHECK(bounded.stats.num_slots == 3 && bounded.ids == unbounded.ids);
+  CHECK(bounded.ids == unbounded.ids);
   CHECK(control.done == bounded.stats.generated_tokens && control.total == 20 * 14);
   const std::vector<Sample> samples = samples_of(bounded);
   for (size_t r = 0; r < 20; ++r) CHECK(streamed[r] == samples[r].ids);
 
+  request.max_slots = 3;
   int num_tokens = 0;
   request.on_token = [&](int64_t, int64_t, int32_t) { control.cancelled = ++num_tokens >= 30; };
   std::string code = "none";
@@ -340,6 +250,7 @@ void test_refusals(const Transformer& model) {
   CHECK(code_after(model, [](R& r) { r.prompts.ids.push_back(1); }) == archer::kShape);
   CHECK(code_after(model, [](R& r) { r.prompts.ids[0] = kVocabulary; }) != "none");
   CHECK(code_after(model, [](R& r) { r.prompt_keys.pop_back(); }) == archer::kShape);
+  CHECK(code_after(model, [](R& r) { r.expected_lengths = {3}; }) == archer::kShape);
   CHECK(code_after(model, [](R& r) { r.num_samples = 0; }) == archer::kConfig);
   CHECK(code_after(model, [](R& r) { r.max_new_tokens = 0; }) == archer::kConfig);
   CHECK(code_after(model, [](R& r) { r.max_slots = -1; }) == archer::kConfig);
@@ -363,14 +274,12 @@ void test_large_pieces() {
   const Transformer narrow = make_model(at::kDouble, kVocabulary);
   std::vector<int32_t> long_prompt(1500);
   for (size_t t = 0; t < long_prompt.size(); ++t) long_prompt[t] = static_cast<int32_t>(t * t % kVocabulary);
-  request = make_request({long_prompt, {1, 2}, long_prompt, long_prompt, {3}}, 1);
+  std::vector<int32_t> longest(8190);  // with two more tokens all positions of the model, and more than a prefill takes
+  for (size_t t = 0; t < longest.size(); ++t) longest[t] = static_cast<int32_t>(t * t % 59);
+  request = make_request({long_prompt, {1, 2}, long_prompt, longest, long_prompt, {3}}, 1);
+  request.max_new_tokens = 2;
   const std::vector<Sample> samples = samples_of(archer::generate(narrow, request, nullptr));
-  for (int64_t i = 0; i < 5; ++i) {
-    request.max_new_tokens = 2;
-    const Sample expected = reference(narrow, request, i, 0);
-    const size_t compared = std::min<size_t>(expected.ids.size(), samples[i].ids.size());
-    CHECK(compared >= 1 && std::equal(expected.ids.begin(), expected.ids.begin() + compared, samples[i].ids.begin()));
-  }
+  for (int64_t i = 0; i < 6; ++i) CHECK(samples[i].same_ids(reference(narrow, request, i, 0)));
 }
 
 void test_broken_weights() {
@@ -389,6 +298,7 @@ int main() {
   const Transformer model = make_model(at::kDouble, kVocabulary);
   test_against_reference(model);
   test_order_subset_and_offset(model);
+  test_longest_first(model);
   test_stops(model);
   test_stop_strings(model);
   test_stop_matcher();

@@ -1,5 +1,4 @@
 // The packed forward, prefill and decode agree with each other, whatever shares the pack or the batch.
-#include "core/linear.h"
 #include "model_fixture.h"
 
 #include "expect_error.h"
@@ -34,50 +33,51 @@ void causality(const Flavour& flavour) {
   }
 }
 
-// Prompts prefilled into scattered slots, one of them copied to a further slot, then tokens fed one by one to slots at
-// different positions: every hidden state is that of the packed forward.
+// Prompts prefilled into scattered pages, then tokens fed one by one at different positions. A fork shares the first page of
+// one of them and goes on in a copy of its second: every hidden state is that of the packed forward.
 void generation(const Flavour& flavour, at::ScalarType dtype, double tolerance) {
   const int64_t vocab = flavour.config.vocab_size;
   const Transformer model = make_model(flavour.config, dtype, 1, false);
-  const std::vector<int> prompt_lengths = {4, 11, 1};
-  const PackedSequences full = make_sequences({24, 31, 21}, vocab, 5);
+  const std::vector<int> prompt_lengths = {4, 75, 1};
+  const PackedSequences full = make_sequences({24, 135, 21}, vocab, 5);
   PackedSequences prompts{{}, {0}};
   for (size_t i = 0; i < 3; ++i) {
     const auto first = full.ids.begin() + full.offsets[i];
     prompts.ids.insert(prompts.ids.end(), first, first + prompt_lengths[i]);
     prompts.offsets.push_back(static_cast<int32_t>(prompts.ids.size()));
   }
-  // Slot 2 holds a copy of prompt 1 and goes on with its own tokens.
   PackedSequences fork = part(full, 1, 2);
-  for (size_t t = 11; t < fork.ids.size(); ++t) fork.ids[t] = static_cast<int32_t>((fork.ids[t] + 7) % vocab);
+  for (size_t t = 75; t < fork.ids.size(); ++t) fork.ids[t] = static_cast<int32_t>((fork.ids[t] + 7) % vocab);
   const at::Tensor expected_TH = model.hidden_states(full, false, nullptr);
   const at::Tensor expected_fork = model.hidden_states(fork, false, nullptr);
 
-  KvCache cache = model.make_cache(5, 32);
+  KvCache cache(flavour.config, dtype, 9);
   for (at::Tensor& keys : cache.keys) keys.fill_(NAN);  // nothing outside the written positions may be read
   for (at::Tensor& values : cache.values) values.fill_(NAN);
-  const std::vector<int64_t> slots = {3, 0, 4};
-  const at::Tensor last_NH = model.prefill(prompts, slots, cache, nullptr);
+  const std::vector<PageTable> tables = {{3}, {8, 0, 5}, {4}};
+  const PageTable fork_table = {8, 6, 2};
+  const at::Tensor last_NH = model.prefill(prompts, {{tables[0]}, {tables[1]}, {tables[2]}}, cache, nullptr);
   for (size_t i = 0; i < 3; ++i) {
     CHECK_NEAR(relative_error(last_NH[i], expected_TH[full.offsets[i] + prompt_lengths[i] - 1]), 0, tolerance);
   }
-  Transformer::copy_slot(cache, 0, 2, 11);
-  for (int step = 0; step < 20; ++step) {
-    std::vector<int32_t> ids, positions, active;
+  cache.copy_page(0, 6, 75 - 64);
+  for (int step = 0; step < 60; ++step) {
+    std::vector<int32_t> ids, positions;
+    std::vector<Pages> pages;
     std::vector<at::Tensor> expected;
     for (size_t i = 0; i < 3; ++i) {
       const int32_t position = prompt_lengths[i] + step;
       if (full.offsets[i] + position >= full.offsets[i + 1]) continue;  // finished: the batch shrinks
       ids.push_back(full.ids[full.offsets[i] + position]);
       positions.push_back(position);
-      active.push_back(static_cast<int32_t>(slots[i]));
+      pages.push_back(tables[i]);
       expected.push_back(expected_TH[full.offsets[i] + position]);
     }
-    ids.push_back(fork.ids[11 + step]);
-    positions.push_back(11 + step);
-    active.push_back(2);
-    expected.push_back(expected_fork[11 + step]);
-    const at::Tensor hidden_BH = model.decode(ids, positions, active, cache, nullptr);
+    ids.push_back(fork.ids[75 + step]);
+    positions.push_back(75 + step);
+    pages.push_back(fork_table);
+    expected.push_back(expected_fork[75 + step]);
+    const at::Tensor hidden_BH = model.decode(ids, positions, pages, cache, nullptr);
     for (size_t i = 0; i < ids.size(); ++i) CHECK_NEAR(relative_error(hidden_BH[i], expected[i]), 0, tolerance);
   }
 }
@@ -107,27 +107,17 @@ void precision(const Flavour& flavour) {
   CHECK_NEAR(relative_error(half.hidden_states(sequences, false, nullptr), updated), 0, 0.05);
 }
 
-// bfloat16 through tiles: the same bits for a sequence alone and among others, in prefill and in decoding.
-void alone_and_among_others(const Flavour& flavour) {
-  if (!linear_is_row_exact(at::kBFloat16)) return;
-  const Transformer model = make_model(flavour.config, at::kBFloat16, 1);
-  const PackedSequences prompts = make_sequences({9, 21, 1, 40, 9}, flavour.config.vocab_size, 12);
-  const int64_t count = prompts.num_sequences();
-  KvCache together = model.make_cache(count, 48), alone = model.make_cache(1, 48);
-  const at::Tensor hidden_NH = model.prefill(prompts, {0, 1, 2, 3, 4}, together, nullptr);
-  std::vector<int32_t> ids, positions, slots;
-  for (int64_t i = 0; i < count; ++i) {
-    ids.push_back(static_cast<int32_t>(3 + i));
-    positions.push_back(prompts.offsets[i + 1] - prompts.offsets[i]);
-    slots.push_back(static_cast<int32_t>(i));
-  }
-  const at::Tensor next_NH = model.decode(ids, positions, slots, together, nullptr);
-  const at::Tensor logits_NV = model.logits(next_NH);
-  for (int64_t i = 0; i < count; ++i) {
-    const at::Tensor hidden = model.prefill(part(prompts, i, i + 1), {0}, alone, nullptr);
-    CHECK(at::equal(hidden[0], hidden_NH[i]));
-    const at::Tensor next = model.decode({ids[i]}, {positions[i]}, {0}, alone, nullptr);
-    CHECK(at::equal(next[0], next_NH[i]) && at::equal(model.logits(next)[0], logits_NV[i]));
+// Sequences that share pages may be prefilled again: what lies before `first` is not written.
+void prefill_behind_shared_pages(const Flavour& flavour) {
+  const Transformer model = make_model(flavour.config, at::kDouble, 1, false);
+  const PackedSequences sequences = make_sequences({70}, flavour.config.vocab_size, 8);
+  KvCache cache(flavour.config, at::kDouble, 3);
+  for (at::Tensor& keys : cache.keys) keys.fill_(7);
+  const PageTable table = {2, 0};
+  model.prefill(sequences, {{table, 64}}, cache, nullptr);
+  for (const at::Tensor& keys : cache.keys) {
+    CHECK((keys[2] == 7).all().item<bool>() && (keys[1] == 7).all().item<bool>());
+    CHECK((keys[0].narrow(1, 0, 6) != 7).all().item<bool>() && (keys[0].narrow(1, 6, 58) == 7).all().item<bool>());
   }
 }
 
@@ -151,14 +141,17 @@ void errors() {
   expect_error(kShape, "sequence 1 is empty", [&] { loaded.hidden_states(wrong, false, nullptr); });
   wrong.offsets = {0, 2};
   expect_error(kShape, "number of tokens", [&] { loaded.hidden_states(wrong, false, nullptr); });
-  KvCache cache = loaded.make_cache(2, 2);
-  expect_error(kShape, "does not fit", [&] { loaded.prefill(sequences, {0}, cache, nullptr); });
-  expect_error(kShape, "position 2", [&] { loaded.decode({1}, {2}, {0}, cache, nullptr); });
-  expect_error(kShape, "slot 2", [&] { loaded.decode({1}, {0}, {2}, cache, nullptr); });
+  KvCache cache(config, at::kFloat, 2);
+  const PageTable table = {1}, outside = {2}, none;
+  expect_error(kShape, "3 positions do not fit 0 pages", [&] { loaded.prefill(sequences, {{none}}, cache, nullptr); });
+  expect_error(kShape, "one page table per sequence", [&] { loaded.prefill(sequences, {}, cache, nullptr); });
+  expect_error(kShape, "65 positions do not fit 1 pages", [&] { loaded.decode({1}, {64}, {table}, cache, nullptr); });
+  expect_error(kShape, "position -1", [&] { loaded.decode({1}, {-1}, {table}, cache, nullptr); });
+  expect_error(kShape, "page 2", [&] { loaded.decode({1}, {0}, {outside}, cache, nullptr); });
   JobControl control;
   control.cancelled = true;
   expect_error(kAborted, "aborted", [&] { loaded.hidden_states(sequences, false, &control); });
-  expect_error(kAborted, "aborted", [&] { loaded.decode({1}, {0}, {0}, cache, &control); });
+  expect_error(kAborted, "aborted", [&] { loaded.decode({1}, {0}, {table}, cache, &control); });
 }
 
 void counts() {
@@ -182,7 +175,7 @@ int main() {
     generation(flavour, at::kDouble, 1e-10);
     generation(flavour, at::kFloat, 1e-5);
     precision(flavour);
-    alone_and_among_others(flavour);
+    prefill_behind_shared_pages(flavour);
   }
   errors();
   counts();

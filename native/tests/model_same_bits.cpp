@@ -10,24 +10,25 @@ using namespace fixture;
 
 namespace {
 
-constexpr int kSlots = 5;
-
 // Every sequence of a pack: prefilled but for its last `decoded` tokens, which are then fed one by one. -> [N, decoded + 1, H]
 at::Tensor generated(const Transformer& model, const PackedSequences& all, int decoded, KvCache& cache,
-                     const std::vector<int32_t>& slots) {
+                     const std::vector<PageTable>& tables) {
   PackedSequences prompts{{}, {0}};
   for (int64_t i = 0; i < all.num_sequences(); ++i) {
     prompts.ids.insert(prompts.ids.end(), all.ids.begin() + all.offsets[i], all.ids.begin() + all.offsets[i + 1] - decoded);
     prompts.offsets.push_back(static_cast<int32_t>(prompts.ids.size()));
   }
-  std::vector<at::Tensor> states = {model.prefill(prompts, {slots.begin(), slots.end()}, cache, nullptr)};
+  std::vector<PrefillTarget> targets;
+  for (const PageTable& table : tables) targets.push_back({table});
+  const std::vector<Pages> pages(tables.begin(), tables.end());
+  std::vector<at::Tensor> states = {model.prefill(prompts, targets, cache, nullptr)};
   for (int step = decoded; step > 0; --step) {
     std::vector<int32_t> ids, positions;
     for (int64_t i = 0; i < all.num_sequences(); ++i) {
       ids.push_back(all.ids[all.offsets[i + 1] - step]);
       positions.push_back(all.offsets[i + 1] - all.offsets[i] - step);
     }
-    states.push_back(model.decode(ids, positions, slots, cache, nullptr));
+    states.push_back(model.decode(ids, positions, pages, cache, nullptr));
   }
   return at::stack(states, 1);
 }
@@ -38,14 +39,14 @@ void check_flavour(const Flavour& flavour) {
   const PackedSequences all = make_sequences({9, 21, 6, 133, 66}, flavour.config.vocab_size, 12);
   const at::Tensor scored_TH = model.hidden_states(all, false, nullptr);
   CHECK(at::equal(model.hidden_states(all, true, nullptr).detach(), scored_TH));
-  KvCache together = model.make_cache(kSlots, 140), alone = model.make_cache(1, 140);
-  const at::Tensor states = generated(model, all, kDecoded, together, {3, 0, 4, 1, 2});
-  for (int i = 0; i < kSlots; ++i) {
+  KvCache together(flavour.config, at::kBFloat16, 11), alone(flavour.config, at::kBFloat16, 3);
+  const at::Tensor states = generated(model, all, kDecoded, together, {{3}, {8}, {0}, {10, 2, 5}, {1, 7}});
+  for (int i = 0; i < all.num_sequences(); ++i) {
     const PackedSequences one = part(all, i, i + 1);
     const at::Tensor expected = scored_TH.narrow(0, all.offsets[i + 1] - kDecoded - 1, kDecoded + 1);
     CHECK(at::equal(states[i], expected));
-    CHECK(at::equal(generated(model, one, kDecoded, alone, {0})[0], expected));
-    CHECK(at::equal(generated(model, one, 0, alone, {0})[0], expected.slice(0, kDecoded)));
+    CHECK(at::equal(generated(model, one, kDecoded, alone, {{0, 1, 2}})[0], expected));
+    CHECK(at::equal(generated(model, one, 0, alone, {{0, 1, 2}})[0], expected.slice(0, kDecoded)));
     const at::Tensor trained = model.hidden_states(one, true, nullptr).detach();
     CHECK(at::equal(trained, scored_TH.slice(0, all.offsets[i], all.offsets[i + 1])));
     CHECK(at::equal(model.logits(trained), model.logits(scored_TH).slice(0, all.offsets[i], all.offsets[i + 1])));

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { type MetricsSink, type StepRecord, train } from '../../lib/index.js';
+import { readState } from '../../lib/train/state.js';
 import { fingerprint, tempDir, tinyConfig } from './tiny-run.js';
 
 let whole: ReturnType<typeof tempDir>;
@@ -43,6 +44,11 @@ describe.each(Object.entries(forms))('%s', (_, changes) => {
     const rest = await runAll(config);
     expect(rest.map(({ step }) => step)).toEqual([3, 4]);
     expect(fingerprint(parts.path, 4)).toEqual(fingerprint(whole.path, 4));
+    const lengths = async (dir: string) =>
+      (await readState(join(dir, 'runs/archer-native/archer/global_step_4'))).responseLengths;
+    const expected = await lengths(whole.path);
+    expect(Object.keys(expected ?? {}).length).toBeGreaterThanOrEqual(16);
+    expect(await lengths(parts.path)).toEqual(expected);
   });
 });
 

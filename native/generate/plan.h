@@ -1,0 +1,28 @@
+// What is settled before anything runs: whether a request is sound, in which order its prompts run, and how many pages the
+// cache has.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "generate/generate.h"
+
+namespace archer {
+
+// ARCHER_E_SHAPE or ARCHER_E_CONFIG, naming what is wrong.
+void validate(const GenerateRequest& request, int64_t vocab_size);
+
+// Prompts in the order in which they start: those expected to give the longest responses first, so that no long response
+// begins when the batch is emptying.
+std::vector<int64_t> longest_first(const GenerateRequest& request);
+
+// Sequences that may be decoded together.
+int64_t most_running(const GenerateRequest& request);
+
+// As many pages as the budget pays for, and no more than can be used. ARCHER_E_OOM where they would not hold the longest
+// possible sequence.
+int64_t plan_pages(const Transformer& model, const GenerateRequest& request);
+
+// ARCHER_E_OOM where the memory is refused.
+KvCache make_cache(const Transformer& model, int64_t num_pages);
+
+}  // namespace archer
