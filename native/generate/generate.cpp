@@ -14,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include "core/batch_invariance.h"
 #include "core/error.h"
 #include "generate/page_pool.h"
 #include "generate/plan.h"
@@ -311,6 +312,7 @@ class Generation {
 
 GenerateResult generate(const Transformer& model, const GenerateRequest& request, JobControl* control) {
   validate(request, model.config().vocab_size);
+  const BatchInvariantScope scope(request.batch_invariant);
   return Generation(model, request, control).run();
 }
 

@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "core/attention.h"
+#include "core/batch_invariance.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
@@ -26,7 +27,7 @@ AttentionPlan::AttentionPlan(const PackedSequences& sequences) {
   int64_t tokens = 0;
   for (const int64_t i : order) {
     const int64_t rows = buckets.empty() ? 0 : static_cast<int64_t>(buckets.back().rows.size());
-    if (rows == 0 || 10 * buckets.back().length * (rows + 1) > 13 * (tokens + length(i))) {
+    if (rows == 0 || BatchInvariantScope::active() || 10 * buckets.back().length * (rows + 1) > 13 * (tokens + length(i))) {
       buckets.push_back({length(i), {}});
       tokens = 0;
     }
