@@ -1,6 +1,6 @@
-// rollout.batch_invariant: while a scope with `on` lives on a thread, matrix products and attention that it starts without
-// autograd give a row the same bits whatever rows are computed beside it. A mode of the thread like at::GradMode, because
-// the choice is made where a generation begins and acts in every product below it.
+// rollout.batch_invariant: while a scope with `on` lives on a thread, matrix products and attention that it starts give a row
+// the same bits whatever rows are computed beside it. A mode of the thread like at::NoGradGuard, because the choice is made
+// where a generation begins and acts in every product below it. Nothing is differentiated within such a scope.
 #pragma once
 
 namespace archer {

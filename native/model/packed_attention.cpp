@@ -14,6 +14,7 @@
 
 #include "core/attention.h"
 #include "core/batch_invariance.h"
+#include "model/row_attention.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
@@ -27,7 +28,7 @@ AttentionPlan::AttentionPlan(const PackedSequences& sequences) {
   int64_t tokens = 0;
   for (const int64_t i : order) {
     const int64_t rows = buckets.empty() ? 0 : static_cast<int64_t>(buckets.back().rows.size());
-    if (rows == 0 || BatchInvariantScope::active() || 10 * buckets.back().length * (rows + 1) > 13 * (tokens + length(i))) {
+    if (rows == 0 || 10 * buckets.back().length * (rows + 1) > 13 * (tokens + length(i))) {
       buckets.push_back({length(i), {}});
       tokens = 0;
     }
@@ -178,6 +179,9 @@ struct PackedAttention : Function<PackedAttention> {
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim,
                             const JobControl* control) {
+  if (BatchInvariantScope::active() && !attention_is_row_exact(q.scalar_type())) {
+    return row_attention(q, k, v, *plan, head_dim, control);
+  }
   const c10::IValue plan_value = c10::IValue::make_capsule(plan);
   if (at::GradMode::is_enabled()) return PackedAttention::apply(q, k, v, plan_value, head_dim);
   return PackedAttention::compute(nullptr, q, k, v, plan_value, head_dim, control);

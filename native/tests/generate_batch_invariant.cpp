@@ -1,5 +1,6 @@
 // GenerateRequest::batch_invariant: ids, log-probs and entropies with the same bits one response at a time, 8 or 64 at once,
-// with the prompts in another order, alone or among others, on one thread or two; for every dtype and instruction set.
+// with the prompts in another order, alone or among others, on one thread or two, and whether a token before it was decoded or
+// prefilled; for every dtype and instruction set.
 #include <cstring>
 #include <map>
 #include <numeric>
@@ -68,6 +69,29 @@ std::map<std::pair<uint32_t, int>, Bits> generated(const Transformer& model, con
   return all;
 }
 
+// The greedy response to one prompt.
+GenerateResult continued(const Transformer& model, const std::vector<int32_t>& prompt, int64_t max_new_tokens) {
+  GenerateRequest request;
+  request.prompts = {prompt, {0, static_cast<int32_t>(prompt.size())}};
+  request.prompt_keys = {0};
+  request.sampling.temperature = 0;
+  request.max_new_tokens = max_new_tokens;
+  request.batch_invariant = true;
+  return generate(model, request, nullptr);
+}
+
+void check_prefilled_or_decoded(const Transformer& model, const PackedSequences& prompts) {
+  constexpr int kTokens = 8, kFirst = 5;
+  std::vector<int32_t> ids(prompts.ids.begin() + prompts.offsets[9], prompts.ids.begin() + prompts.offsets[10]);
+  const GenerateResult whole = continued(model, ids, kTokens);
+  ids.insert(ids.end(), whole.ids.begin(), whole.ids.begin() + kFirst);
+  const GenerateResult rest = continued(model, ids, kTokens - kFirst);
+  const auto behind = [](const auto& values) { return std::vector(values.begin() + kFirst, values.end()); };
+  CHECK(rest.ids == behind(whole.ids));
+  CHECK(rest.log_probs == behind(whole.log_probs));
+  CHECK(rest.entropies == behind(whole.entropies));
+}
+
 void check_dtype(at::ScalarType dtype) {
   const Transformer model = fixture::make_model(config(), dtype, 1, false);
   std::vector<int> lengths;
@@ -87,6 +111,7 @@ void check_dtype(at::ScalarType dtype) {
   CHECK(generated(model, prompts, order, 8, true) == alone);
   CHECK(generated(model, prompts, reversed, 64, true) == alone);
   for (const auto& [key, bits] : generated(model, prompts, {9}, 3, true)) CHECK(bits == alone.at(key));
+  check_prefilled_or_decoded(model, prompts);
   at::set_num_threads(2);
   CHECK(generated(model, prompts, reversed, 8, true) == alone);
   CHECK(generated(model, prompts, order, 64, true) == alone);
