@@ -2,6 +2,7 @@
 // mean over nothing (a class without tokens, a step without an update) is left out, never 0.
 
 import type { ClassSums, LossSums } from '../native/types.js';
+import { type RolloutDiff, rolloutDiffMetrics } from './rollout-diff.js';
 
 function addClass(a: ClassSums, b: ClassSums): ClassSums {
   return {
@@ -63,8 +64,7 @@ export interface StepUpdate {
   hasReference: boolean;
   /** Tokens that changed class from one inner epoch to the next, over those compared. */
   classFlips: { flipped: number; compared: number };
-  /** |exp(log-prob of the training engine) − exp(log-prob as sampled)| under the sampling weights. */
-  rolloutProbsDiff: { sum: number; max: number; tokens: number };
+  rolloutDiff: RolloutDiff;
 }
 
 function classMetrics(
@@ -83,13 +83,13 @@ function classMetrics(
   return metrics;
 }
 
-/** actor/* and training/rollout_probs_diff_*. Sums are pooled over the step's updates: every token counts alike. */
+/** actor/* and training/rollout_*. Sums are pooled over the step's updates: every token counts alike. */
 export function updateMetrics({
   updates,
   lr,
   hasReference,
   classFlips,
-  rolloutProbsDiff,
+  rolloutDiff,
 }: StepUpdate): Record<string, number> {
   const metrics: Record<string, number> = {};
   const sums = addSums(updates.flatMap((update) => update.sums));
@@ -116,9 +116,5 @@ export function updateMetrics({
   if (norms.length > 0) metrics['actor/grad_norm'] = norms.reduce((sum, norm) => sum + norm, 0) / norms.length;
   metrics['actor/skipped_updates'] = updates.filter((update) => update.skipped).length;
   metrics['actor/lr'] = lr;
-  if (rolloutProbsDiff.tokens > 0) {
-    metrics['training/rollout_probs_diff_mean'] = rolloutProbsDiff.sum / rolloutProbsDiff.tokens;
-    metrics['training/rollout_probs_diff_max'] = rolloutProbsDiff.max;
-  }
-  return metrics;
+  return Object.assign(metrics, rolloutDiffMetrics(rolloutDiff));
 }

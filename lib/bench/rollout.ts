@@ -10,7 +10,8 @@ import type { Python } from './programs.js';
 import { floorMeasurement, type SamplingShape, samplingWork } from './roofline.js';
 import { type BenchRow, makeRow } from './statistics.js';
 
-export const rolloutRivals = ['hf', 'llama.cpp'];
+/** invariant is ours with rollout.batch_invariant. */
+export const rolloutRivals = ['hf', 'llama.cpp', 'invariant'];
 
 export interface RolloutBenchOptions {
   model: ModelFolder;
@@ -103,8 +104,14 @@ function kvCacheBytes({ nativeConfig }: ModelFolder, { batch, promptTokens, newT
   return batch * (promptTokens + newTokens) * 2 * numLayers * numKvHeads * headDim * bytesOf(dtype);
 }
 
-const rivalsOf = ({ rivals, python, llama, gguf }: RolloutBenchOptions, dtype: Dtype) =>
-  rivals.filter((name) => (name === 'hf' ? python !== undefined : llama !== undefined && gguf?.[dtype] !== undefined));
+function rivalsOf({ rivals, python, llama, gguf }: RolloutBenchOptions, dtype: Dtype): string[] {
+  const isThere: Record<string, boolean> = {
+    hf: python !== undefined,
+    'llama.cpp': llama !== undefined && gguf?.[dtype] !== undefined,
+    invariant: dtype === 'float32', // in bfloat16 tiles nothing depends on the batch anyway
+  };
+  return rivals.filter((name) => isThere[name]);
+}
 
 function contestants(options: RolloutBenchOptions, rivals: string[], setting: Setting): ContestantSpec[] {
   const { model, program, python, llama = '', gguf } = options;
@@ -141,6 +148,7 @@ function contestants(options: RolloutBenchOptions, rivals: string[], setting: Se
   const rivalCommands: Record<string, () => string[]> = {
     hf: () => [python!.command, join(packageRoot, 'bench/rivals_rollout.py'), '--serve', 'hf', ...task],
     'llama.cpp': () => [...node('serve-llama.js'), ...task, '--llama', llama, '--gguf', gguf![dtype]!],
+    invariant: () => [...node('serve-rollout.js'), ...task, '--batch-invariant', 'true'],
   };
   return [
     start('archer', [...node('serve-rollout.js'), ...task], true),

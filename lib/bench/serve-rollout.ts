@@ -15,7 +15,7 @@ async function make(task: SamplingTask): Promise<Served> {
   const folder = await readModelFolder(task.model);
   const dtype = task.dtype === 'bf16' ? 'bfloat16' : 'float32';
   const weights = await Weights.load(folder, { dtype, numThreads: task.threads });
-  const { batch, promptTokens, newTokens } = task;
+  const { batch, promptTokens, newTokens, batchInvariant } = task;
   const request: GenerateRequest = {
     promptIds: Int32Array.from(randomPrompts(task, folder.nativeConfig.vocabSize).flat()),
     promptOffsets: Int32Array.from({ length: batch + 1 }, (_, i) => i * promptTokens),
@@ -31,6 +31,7 @@ async function make(task: SamplingTask): Promise<Served> {
     stopTokenIds: new Int32Array(),
     maxSlots: 0,
     kvBudgetBytes: 0,
+    batchInvariant,
   };
   return {
     details: { libtorch, cpuCapability },

@@ -12,6 +12,7 @@ export interface SamplingTask {
   batch: number;
   promptTokens: number;
   newTokens: number;
+  batchInvariant: boolean;
   /** Where node-llama-cpp lies, and its weights; empty for others. */
   llama: string;
   gguf: string;
@@ -48,7 +49,17 @@ export async function serve(name: string, make: (task: SamplingTask) => Promise<
 
 function readTask(): SamplingTask {
   const text = { type: 'string', default: '' } as const;
-  const names = ['model', 'dtype', 'threads', 'batch', 'prompt-tokens', 'new-tokens', 'llama', 'gguf'] as const;
+  const names = [
+    'model',
+    'dtype',
+    'threads',
+    'batch',
+    'prompt-tokens',
+    'new-tokens',
+    'batch-invariant',
+    'llama',
+    'gguf',
+  ] as const;
   const { values } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, text])) });
   const of = (name: (typeof names)[number]) => String(values[name]);
   return {
@@ -58,6 +69,7 @@ function readTask(): SamplingTask {
     batch: Number(of('batch')),
     promptTokens: Number(of('prompt-tokens')),
     newTokens: Number(of('new-tokens')),
+    batchInvariant: of('batch-invariant') === 'true',
     llama: of('llama'),
     gguf: of('gguf'),
   };

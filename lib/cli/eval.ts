@@ -56,6 +56,7 @@ export function addEval(program: Command): void {
               tokenizer,
               maxSlots: config.rollout.max_slots,
               kvBudgetBytes: config.rollout.kv_budget_bytes,
+              batchInvariant: config.rollout.batch_invariant,
             }),
             scorer,
             sampling: evaluationSampling(config),

@@ -137,8 +137,8 @@ export const actorOptions = {
   ...lossOptionKeys,
   old_log_prob: oneOf(
     'recompute',
-    ['recompute', 'rollout'],
-    'Old log-probs by a forward pass of the training engine, or as sampled.',
+    ['recompute', 'rollout', 'auto'],
+    'Old log-probs by a forward pass of the training engine, or as sampled; auto: as sampled while the two agree.',
   ),
   ppo_epochs: int(1, { min: 1 }, 'Inner epochs over one step’s responses.', { aliases: ['num_iterations'] }),
   ppo_mini_batch_size: int(32, { min: 1 }, 'Prompts per update.', {

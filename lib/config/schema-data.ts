@@ -52,6 +52,7 @@ export const rolloutOptions = {
   stop_token_ids: ints([], { min: 0 }, 'Token ids that end a response, besides the model’s EOS.'),
   max_slots: int(0, { min: 0 }, 'Sequences decoded together; 0: as many as kv_budget_bytes allows.'),
   kv_budget_bytes: int(0, { min: 0 }, 'Bytes for the KV cache; 0: no limit.'),
+  batch_invariant: bool(false, 'Samples bit-equal whatever is decoded beside them: no arithmetic depends on the batch.'),
 };
 
 export const rewardOptions = {

@@ -104,6 +104,8 @@ export interface GenerateRequest {
   maxSlots: number;
   /** Of keys and values; 0 = no limit. Where it runs out, the youngest sequences wait and are prefilled again. */
   kvBudgetBytes: number;
+  /** Default false; true: no arithmetic depends on what is decoded beside a response (docs/rollout.md). */
+  batchInvariant?: boolean;
   /** Default false; true: tokens can be read from the job's control while they are made. */
   streamTokens?: boolean;
 }

@@ -14,13 +14,15 @@ export interface LocalEngineOptions {
   maxSlots: number;
   /** Bytes of keys and values; 0 = no limit. */
   kvBudgetBytes: number;
+  /** Bits that depend on nothing decoded beside a response. Default false. */
+  batchInvariant?: boolean;
 }
 
 export class LocalEngine implements RolloutEngine {
   constructor(private readonly options: LocalEngineOptions) {}
 
   async generate<Prompt extends EncodedPrompt>(request: RolloutRequest<Prompt>): Promise<ResponseGroup<Prompt>[]> {
-    const { weights, tokenizer, maxSlots, kvBudgetBytes } = this.options;
+    const { weights, tokenizer, maxSlots, kvBudgetBytes, batchInvariant = false } = this.options;
     const { prompts, n } = request;
     if (prompts.length === 0) return [];
     checkContext(weights.folder, prompts, request.maxNewTokens);
@@ -48,6 +50,7 @@ export class LocalEngine implements RolloutEngine {
         ...(request.stop.length > 0 ? { stopStrings: request.stop, tokenBytes: tokenizer.tokenBytes() } : {}),
         maxSlots,
         kvBudgetBytes,
+        batchInvariant,
       },
       {
         signal: stream ? AbortSignal.any([failed.signal, ...(request.signal ? [request.signal] : [])]) : request.signal,

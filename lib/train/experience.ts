@@ -13,18 +13,20 @@ export interface ExperienceContext {
   weights: Weights;
   /** The frozen initial model; undefined where every KL coefficient is 0. */
   reference: Weights | undefined;
+  /** Old log-probs and entropies by a forward pass, not as sampled. */
+  recomputeOldLogProbs: boolean;
   stopwatch: Stopwatch;
   signal: AbortSignal;
   progress: (stage: Stage, fraction?: number) => void;
 }
 
 export async function makeExperience(kept: ScoredGroup[], context: ExperienceContext): Promise<Sample[]> {
-  const { config, weights, reference, stopwatch, signal, progress } = context;
+  const { config, weights, reference, recomputeOldLogProbs, stopwatch, signal, progress } = context;
   const { temperature } = config.rollout;
   const maxTokens = config.actor.ppo_max_token_len;
   const report = (stage: Stage) => (done: number, total: number) => progress(stage, done / Math.max(total, 1));
   const samples = kept.flatMap((scored, group) => groupSamples(scored, group, config));
-  if (config.actor.old_log_prob === 'recompute') {
+  if (recomputeOldLogProbs) {
     const scores = await stopwatch.time('old_log_prob', () =>
       scoreSamples(weights, samples, temperature, maxTokens, { signal, onProgress: report('old_log_prob') }),
     );

@@ -216,6 +216,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       tokenizer,
       maxSlots: config.rollout.max_slots,
       kvBudgetBytes: config.rollout.kv_budget_bytes,
+      batchInvariant: config.rollout.batch_invariant,
     });
     const parts = {
       config,

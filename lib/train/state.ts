@@ -19,6 +19,8 @@ export interface TrainerState {
   reference: { path: string; hash: string };
   /** Mean length of the last responses by prompt key; absent in checkpoints of older versions. */
   responseLengths?: Record<string, number>;
+  /** actor.old_log_prob auto has found the rollout's log-probs too far from the training engine's. */
+  rolloutDisagrees?: boolean | undefined;
   /** Metrics of the step `step`, where an interruption fell into its validation: the row is still to be written. */
   pending?: Record<string, number> | undefined;
 }

@@ -13,9 +13,11 @@ export interface StepResult {
   update: UpdateResult;
   lr: number;
   hasReference: boolean;
+  recomputedOldLogProbs: boolean;
 }
 
-export function stepMetrics({ step, epoch, collected, samples, update, lr, hasReference }: StepResult): Metrics {
+export function stepMetrics(result: StepResult): Metrics {
+  const { step, epoch, collected, samples, update, lr, hasReference, recomputedOldLogProbs } = result;
   const groups = collected.sampled.map((group) => {
     const scores = group.verdicts.map((verdict) => verdict.score);
     const outcomes = group.verdicts.map((verdict) => verdict.outcome);
@@ -33,6 +35,7 @@ export function stepMetrics({ step, epoch, collected, samples, update, lr, hasRe
   return {
     'training/global_step': step,
     'training/epoch': epoch,
+    'training/old_log_prob_recomputed': recomputedOldLogProbs ? 1 : 0,
     ...updateMetrics({ ...update, updates: update.miniBatches, lr, hasReference }),
     ...rewardMetrics(groups),
     ...spread('critic/advantages', samples.map((sample) => sample.advantage)),

@@ -2,6 +2,7 @@
 // reference log-probs -> ppo_epochs × mini-batches -> metrics, checkpoint, evaluation. One step is one call of `step`.
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type RolloutDiff, rolloutAgrees, rolloutDiffLimit } from '../algorithm/rollout-diff.js';
 import { learningRate } from '../algorithm/schedule.js';
 import { writeCheckpoint } from '../checkpoint/store.js';
 import { lossOptions, type ResolvedConfig } from '../config/index.js';
@@ -57,15 +58,18 @@ export class Trainer {
   private readonly responseLengths: ResponseLengths;
   /** Metrics of a completed step whose validation has not ended yet; an interruption there must not lose them. */
   private pending: Record<string, number> | undefined;
+  /** What actor.old_log_prob auto has found. It stays: a policy whose two engines have parted once is not trusted again. */
+  private rolloutDisagrees: boolean;
 
   constructor(
     private readonly parts: TrainerParts,
-    start: Partial<Pick<TrainerState, 'step' | 'pending' | 'responseLengths'>> = {},
+    start: Partial<Pick<TrainerState, 'step' | 'pending' | 'responseLengths' | 'rolloutDisagrees'>> = {},
   ) {
     this.done = start.step ?? 0;
     this.lastSaved = this.done;
     this.pending = start.pending;
     this.responseLengths = new ResponseLengths(start.responseLengths);
+    this.rolloutDisagrees = start.rolloutDisagrees ?? false;
     this.cursor = parts.sampler.state();
   }
 
@@ -98,7 +102,9 @@ export class Trainer {
 
     const collected = await this.collect(step, stopwatch, signal, progress);
     if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
-    const samples = await makeExperience(collected.kept, { ...this.parts, stopwatch, signal, progress });
+    const { old_log_prob: mode } = config.actor;
+    const recomputeOldLogProbs = mode === 'recompute' || (mode === 'auto' && this.rolloutDisagrees);
+    const samples = await makeExperience(collected.kept, { ...this.parts, recomputeOldLogProbs, stopwatch, signal, progress });
     const lr = this.learningRate();
     const loss = lossOptions(config);
     const update = await stopwatch.time('update_actor', () =>
@@ -119,8 +125,21 @@ export class Trainer {
     this.done = step;
     this.cursor = sampler.state();
     this.responseLengths.record(collected.sampled);
+    if (mode === 'auto' && !this.rolloutDisagrees && !rolloutAgrees(update.rolloutDiff, config.model.dtype)) {
+      this.rolloutDisagrees = true;
+      sinks.note(rolloutLeft(step, update.rolloutDiff, config.model.dtype));
+    }
 
-    const metrics = stepMetrics({ step, epoch: sampler.epoch, collected, samples, update, lr, hasReference: this.parts.reference !== undefined });
+    const metrics = stepMetrics({
+      step,
+      epoch: sampler.epoch,
+      collected,
+      samples,
+      update,
+      lr,
+      hasReference: this.parts.reference !== undefined,
+      recomputedOldLogProbs: recomputeOldLogProbs,
+    });
     if (config.trainer.rollout_data_dir) await writeRollouts(config.trainer.rollout_data_dir, step, collected, samples);
     if (this.isDue(config.trainer.test_freq)) {
       this.pending = { ...metrics };
@@ -156,6 +175,7 @@ export class Trainer {
           timingsBytes: jsonl?.bytes().timings ?? 0,
           reference: initialModel,
           responseLengths: this.responseLengths.toJSON(),
+          rolloutDisagrees: this.rolloutDisagrees,
           pending: this.pending,
         });
       },
@@ -232,5 +252,13 @@ function nothingLeft(step: number, { sampled, numGenBatches }: Collected): strin
   return (
     `step ${step}: no update: in each of the ${sampled.length} groups${rounds} all responses got the same reward. ` +
     'If that goes on, the problems are too easy or too hard for the model, or rollout.n is too small.'
+  );
+}
+
+/** From this step on auto recomputes, and says why. */
+function rolloutLeft(step: number, { logProbs, tokens }: RolloutDiff, dtype: keyof typeof rolloutDiffLimit): string {
+  return (
+    `step ${step}: the log-probs as sampled are ${(logProbs / tokens).toPrecision(3)} nats from the training engine's in the ` +
+    `mean, beyond ${rolloutDiffLimit[dtype]} (${dtype}): actor.old_log_prob auto recomputes them from the next step on.`
   );
 }

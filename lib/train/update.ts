@@ -2,6 +2,7 @@
 // denominators, then one optimizer step (archer.md 4 and 6). Any packing gives the same gradients up to rounding.
 import { drawMiniBatches } from '../algorithm/mini-batches.js';
 import { packSequences } from '../algorithm/packing.js';
+import { addRolloutDiff, noRolloutDiff, type RolloutDiff } from '../algorithm/rollout-diff.js';
 import type { Weights } from '../native/policy.js';
 import { runJob } from '../native/job.js';
 import type { Optimizer } from '../native/trainer.js';
@@ -39,8 +40,8 @@ export interface UpdateResult {
   miniBatches: MiniBatchResult[];
   /** Tokens that changed class from one inner epoch to the next, over those compared. */
   classFlips: { flipped: number; compared: number };
-  /** |exp(log-prob) − exp(rollout's log-prob)| over the first mini-batch, whose forward runs under the sampling weights. */
-  rolloutProbsDiff: { sum: number; max: number; tokens: number };
+  /** Over the loss tokens of the first mini-batch, whose forward runs under the sampling weights. */
+  rolloutDiff: RolloutDiff;
 }
 
 /** Runs the whole update of a step. Not interruptible: half an update is no state that could be saved. */
@@ -50,7 +51,7 @@ export async function updatePolicy(samples: Sample[], options: UpdateOptions): P
   const result: UpdateResult = {
     miniBatches: [],
     classFlips: { flipped: 0, compared: 0 },
-    rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 },
+    rolloutDiff: noRolloutDiff(),
   };
   const lastClasses = new Map<Sample, Uint8Array>();
   const total = samples.length * options.ppoEpochs;
@@ -75,7 +76,9 @@ export async function updatePolicy(samples: Sample[], options: UpdateOptions): P
         part.forEach((sample, i) => {
           const begin = (batch.offsets[i] as number) + sample.prompt.ids.length;
           const end = batch.offsets[i + 1] as number;
-          if (isFirst && sample.inLoss) addProbsDiff(result.rolloutProbsDiff, sample, micro.logProbs.subarray(begin, end));
+          if (isFirst && sample.inLoss) {
+            addRolloutDiff(result.rolloutDiff, sample.response.logProbs, micro.logProbs.subarray(begin, end));
+          }
           if (options.ppoEpochs > 1) countFlips(result.classFlips, lastClasses, sample, micro.classes.slice(begin, end));
         });
         done += part.length;
@@ -186,15 +189,6 @@ export async function scoreSamples(
       entropies: scores.entropies.slice(begin, offsets[i + 1]),
     };
   });
-}
-
-function addProbsDiff(diff: UpdateResult['rolloutProbsDiff'], sample: Sample, logProbs: Float32Array): void {
-  logProbs.forEach((logProb, t) => {
-    const difference = Math.abs(Math.exp(logProb) - Math.exp(sample.response.logProbs[t] as number));
-    diff.sum += difference;
-    diff.max = Math.max(diff.max, difference);
-  });
-  diff.tokens += logProbs.length;
 }
 
 function countFlips(

@@ -80,6 +80,7 @@ GenerateRequest generate_request(const Napi::Object& object) {
   request.stop = stop_conditions(object);
   request.max_slots = integer(object, "maxSlots");
   request.kv_budget_bytes = integer(object, "kvBudgetBytes");
+  request.batch_invariant = boolean_or(object, "batchInvariant", false);
   return request;
 }
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "core/batch_invariance.h"
+#include "kernels/row_linear.h"
 #include "kernels/tile_head.h"
 
 namespace archer {
@@ -18,6 +20,7 @@ using kernels::tile_blocks;
 
 constexpr int64_t kRowsAtOnce = 512;            // packed rows that fit the L2 cache beside a block of the weight
 constexpr int64_t kGrainElements = 1 << 15;     // of the weight: fewer are not worth a second thread
+constexpr int64_t kRowBytes = 1 << 20;          // of rows as they lie, likewise beside the weight in the L2 cache
 
 // Per calling thread, kept: packing is a small part of a small product, mapping memory is not.
 uint16_t* kept_buffer(int which, int64_t elements) {
@@ -55,23 +58,69 @@ bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
   return x.scalar_type() == at::kBFloat16 && kernels::tile_kernels() && x.is_contiguous() && weight_NK.is_contiguous();
 }
 
-}  // namespace
-
-bool linear_is_row_exact(at::ScalarType dtype) { return dtype == at::kBFloat16 && kernels::tile_kernels(); }
-
-at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
-  if (!tiles_fit(x_RK, weight_NK)) return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
-  auto sizes = x_RK.sizes().vec();
-  sizes.back() = weight_NK.size(0);
-  at::Tensor out = at::empty(sizes, x_RK.options());
-  multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out.data_ptr()), nullptr);
-  return out;
+// bfloat16 as float32; contiguous.
+at::Tensor widened(const at::Tensor& x) {
+  return x.to(x.scalar_type() == at::kBFloat16 ? at::kFloat : x.scalar_type()).contiguous();
 }
 
-bool tile_linear_to_float(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
-  if (!tiles_fit(x_RK, weight_NK)) return false;
-  multiply(x_RK, weight_NK, {}, nullptr, out_RN.data_ptr<float>());
-  return true;
+// x_RK and out of the accumulator's type.
+template <typename T>
+void multiply_rows(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, at::Tensor& out) {
+  using A = kernels::Accumulator<T>;
+  const int64_t inputs = weight_NK.size(1), outputs = weight_NK.size(0), rows = x.numel() / inputs;
+  const A* xp = x.const_data_ptr<A>();
+  const T* weight = static_cast<const T*>(weight_NK.const_data_ptr());
+  const T* bias = bias_N.defined() ? static_cast<const T*>(bias_N.const_data_ptr()) : nullptr;
+  A* to = out.data_ptr<A>();
+  const int64_t at_once = std::max<int64_t>(kTile, kRowBytes / (inputs * static_cast<int64_t>(sizeof(A))));
+  for (int64_t row = 0; row < rows; row += at_once) {
+    const int64_t count = std::min(at_once, rows - row);
+    const int64_t grain = std::max<int64_t>(1, kGrainElements / (inputs * count));
+    at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
+      kernels::row_linear<T>({xp + row * inputs, weight, bias, to + row * outputs, count, inputs, outputs, begin, end});
+    });
+  }
+}
+
+void multiply_rows(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, at::Tensor& out) {
+  switch (weight_NK.scalar_type()) {
+    case at::kDouble: return multiply_rows<double>(x, weight_NK, bias_N, out);
+    case at::kBFloat16: return multiply_rows<uint16_t>(x, weight_NK, bias_N, out);
+    default: return multiply_rows<float>(x, weight_NK, bias_N, out);
+  }
+}
+
+}  // namespace
+
+bool linear_is_row_exact(at::ScalarType dtype) {
+  return BatchInvariantScope::active() || (dtype == at::kBFloat16 && kernels::tile_kernels());
+}
+
+at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
+  const bool tiles = tiles_fit(x_RK, weight_NK);
+  if (!tiles && !BatchInvariantScope::active()) {
+    return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
+  }
+  auto sizes = x_RK.sizes().vec();
+  sizes.back() = weight_NK.size(0);
+  if (tiles) {
+    at::Tensor out = at::empty(sizes, x_RK.options());
+    multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out.data_ptr()), nullptr);
+    return out;
+  }
+  const at::Tensor x = widened(x_RK);
+  at::Tensor out = at::empty(sizes, x.options());
+  multiply_rows(x, weight_NK, bias_N, out);
+  return out.to(x_RK.scalar_type());
+}
+
+bool row_exact_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
+  if (tiles_fit(x_RK, weight_NK)) {
+    multiply(x_RK, weight_NK, {}, nullptr, out_RN.data_ptr<float>());
+    return true;
+  }
+  if (BatchInvariantScope::active()) multiply_rows(widened(x_RK), weight_NK, {}, out_RN);
+  return BatchInvariantScope::active();
 }
 
 }  // namespace archer

@@ -14,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include "core/batch_invariance.h"
 #include "core/error.h"
 #include "generate/page_pool.h"
 #include "generate/plan.h"
@@ -222,8 +223,7 @@ class Generation {
       for (int64_t j = 0; j < count; ++j) {
         draws.push_back(responses_.next_draw(0, group.prompt * num_samples_ + group.num_started + j));
       }
-      for (const SampledToken& token :
-           sample(group.logits_1V, request_.sampling, draws, request_.seed, request_.step)) {
+      for (const SampledToken& token : drawn(group.logits_1V, draws)) {
         const int64_t response = group.prompt * num_samples_ + group.num_started++, length = prompt_length(group.prompt);
         if (accept(response, token)) continue;
         running_.push_back({response, token.id, static_cast<int32_t>(length), take_pages(group.pages, length)});
@@ -266,7 +266,7 @@ class Generation {
         draws.push_back(responses_.next_draw(row, running_[static_cast<size_t>(first_row + row)].response));
       }
       Sequence* sequence = &running_[static_cast<size_t>(first_row)];
-      for (const SampledToken& token : sample(logits_MV, request_.sampling, draws, request_.seed, request_.step)) {
+      for (const SampledToken& token : drawn(logits_MV, draws)) {
         sequence->token = token.id;
         ++sequence->position;
         if (accept(sequence->response, token)) release(sequence->pages);
@@ -274,6 +274,10 @@ class Generation {
       }
     });
     std::erase_if(running_, [](const Sequence& sequence) { return sequence.pages.empty(); });
+  }
+
+  std::vector<SampledToken> drawn(const at::Tensor& logits_MV, const std::vector<Draw>& draws) const {
+    return sample(logits_MV, request_.sampling, draws, request_.seed, request_.step, model_.compute_dtype());
   }
 
   bool accept(int64_t response, const SampledToken& token) {
@@ -311,6 +315,7 @@ class Generation {
 
 GenerateResult generate(const Transformer& model, const GenerateRequest& request, JobControl* control) {
   validate(request, model.config().vocab_size);
+  const BatchInvariantScope scope(request.batch_invariant);
   return Generation(model, request, control).run();
 }
 

@@ -1,8 +1,8 @@
 // Batched generation: n samples for each of N prompts with continuous batching over one KV cache in pages. A prompt is
 // prefilled once, and its pages are shared by its samples.
 // A response depends on the weights and on (seed, step, prompt key, sample index) alone: not on the order of the prompts,
-// which of them are there, the number of slots or the memory, up to the rounding of batched matrix products; in bfloat16
-// tiles, where products do not depend on the batch (core/linear.h), to the last bit.
+// which of them are there, the number of slots or the memory, up to the rounding of batched matrix products; to the last
+// bit in bfloat16 tiles, where products do not depend on the batch (core/linear.h), and with batch_invariant (docs/rollout.md).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -33,6 +33,7 @@ struct GenerateRequest {
   // Bound on the KV cache; 0: none. Sequences start as long as there is room for a little more than their prompt; where the
   // pages run out, the youngest wait and are prefilled again, with what they have generated.
   int64_t kv_budget_bytes = 0;
+  bool batch_invariant = false;  // no arithmetic depends on what is computed beside a response
   // Called for every generated token, in the thread of generate(): (prompt, sample counted from 0, id).
   std::function<void(int64_t prompt, int64_t sample, int32_t id)> on_token;
 };

@@ -1,4 +1,4 @@
-// The tensor side of sampling: checks, the keyed random numbers, a parallel loop over draws; the row is in kernels/.
+// The tensor side of sampling: checks, the keyed random numbers, a parallel loop over draws; the rows are in kernels/.
 #include "generate/sampler.h"
 
 #include <ATen/Parallel.h>
@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/philox.h"
+#include "kernels/tile_score.h"
 
 namespace archer {
 namespace {
@@ -26,6 +27,21 @@ void sample_rows(const at::Tensor& logits_MV, const SamplingOptions& options, co
   });
 }
 
+// The loss's log-probs and entropies instead, for tokens that were sampled.
+void score_as_loss(const at::Tensor& logits_MV, const SamplingOptions& options, const std::vector<Draw>& draws,
+                   std::vector<SampledToken>& tokens) {
+  const float* logits = logits_MV.const_data_ptr<float>();
+  const int64_t V = logits_MV.size(1);
+  const auto temperature = static_cast<float>(options.temperature == 0.0 ? 1.0 : options.temperature);
+  at::parallel_for(0, static_cast<int64_t>(draws.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const kernels::TokenScore score = kernels::score_row(logits + draws[i].row * V, V, tokens[i].id, temperature);
+      tokens[i].logp = score.log_prob;
+      tokens[i].entropy = score.entropy;
+    }
+  });
+}
+
 }  // namespace
 
 void validate(const SamplingOptions& options) {
@@ -41,7 +57,8 @@ void validate(const SamplingOptions& options) {
 }
 
 std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options,
-                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step) {
+                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step,
+                                 at::ScalarType model_dtype) {
   const bool float32 = logits_MV.scalar_type() == at::kFloat;
   require(logits_MV.dim() == 2 && logits_MV.size(1) > 0 && logits_MV.is_contiguous() &&
               (float32 || logits_MV.scalar_type() == at::kDouble),
@@ -63,6 +80,7 @@ std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOpti
                 std::to_string(draws[i].sample_index) + " (prompt key " + std::to_string(draws[i].prompt_key) +
                 ") hold NaN or infinity, so there is nothing to sample from");
   }
+  if (model_dtype == at::kBFloat16 && kernels::tile_kernels()) score_as_loss(logits_MV, options, draws, tokens);
   return tokens;
 }
 

@@ -24,9 +24,11 @@ struct Draw {
   uint32_t position = 0;  // 0-based, counted from the first generated token
 };
 
-// logits_MV: raw, [M, V], float32 or float64, contiguous. ARCHER_E_NUMERIC names the first draw whose row defines no
-// distribution (kernels/sample_row.h).
+// logits_MV: raw, [M, V], float32 or float64, contiguous, of a model that computes in model_dtype: where the loss of such a
+// model runs in tiles, log-prob and entropy are those of the loss, bit for bit (kernels/tile_score.h), else those of
+// kernels/sample_row.h. ARCHER_E_NUMERIC names the first draw whose row defines no distribution.
 std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options,
-                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step);
+                                 const std::vector<Draw>& draws, uint64_t seed, uint32_t step,
+                                 at::ScalarType model_dtype = at::kFloat);
 
 }  // namespace archer

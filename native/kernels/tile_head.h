@@ -87,6 +87,8 @@ struct TileKernels {
   void (*sampled_logits)(const TileRows& rows, const uint16_t* head_VH, const int32_t* ids_R, const uint16_t* packed_hidden,
                          uint16_t* scratch, float* logits_R);
   void (*forward)(const TileForward& job, uint16_t* scratch);
+  // S and X of one row whose z lie one behind the other: the additions of forward() in its order, for a share of the ids.
+  void (*sum_row)(const float* logits_V, int64_t ids, float shift, float scale, double* sum, double* weighted);
   // The largest z of each row; NaN where one is NaN. For rows whose k_r lies too far below it.
   void (*largest_logits)(const TileForward& job, uint16_t* scratch, float* largest_R);
   void (*entropy_gradient)(const TileEntropy& job);

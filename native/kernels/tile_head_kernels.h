@@ -80,6 +80,16 @@ struct RowSums {
 
 enum class Keep { sums, exponentials, logits };
 
+// 16 logits of 16 different rows (or steps of a row): e, added to S and e log2 e, added to X.
+inline __m512 add_exponential(__m512 logits, __m512 shift, __m512 scale, __m512& sum, __m512& weighted) {
+  __m512 x = _mm512_mul_ps(_mm512_sub_ps(logits, shift), scale);
+  x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays NaN
+  const __m512 e = exp2_of(x);
+  sum = _mm512_add_ps(sum, e);
+  weighted = _mm512_fmadd_ps(e, x, weighted);
+  return e;
+}
+
 // One id: 32 logits to exponentials.
 template <Keep keep>
 inline __attribute__((always_inline)) void exponentials_of(const float* logits, __m512 scale, RowSums& rows, uint16_t* out) {
@@ -89,11 +99,7 @@ inline __attribute__((always_inline)) void exponentials_of(const float* logits, 
   }
   __m512 e[2];
   for (int half = 0; half < 2; ++half) {
-    __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(logits + 16 * half), rows.shift[half]), scale);
-    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays NaN
-    e[half] = exp2_of(x);
-    rows.sum[half] = _mm512_add_ps(rows.sum[half], e[half]);
-    rows.weighted[half] = _mm512_fmadd_ps(e[half], x, rows.weighted[half]);
+    e[half] = add_exponential(_mm512_load_ps(logits + 16 * half), rows.shift[half], scale, rows.sum[half], rows.weighted[half]);
   }
   // Not through the caches: nobody reads these lines before the whole vocabulary has passed.
   if (keep == Keep::exponentials) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), narrow(e[0], e[1]));
@@ -197,6 +203,38 @@ void forward(const TileForward& job, uint16_t* scratch) {
     }
   }
   _mm_sfence();
+}
+
+// Lanes are steps of kVocabularyStep ids, which forward() sums one by one: 16 of them at once.
+void sum_row(const float* logits_V, int64_t ids, float shift, float scale, double* sum, double* weighted) {
+  const __m512 shifts = _mm512_set1_ps(shift), scales = _mm512_set1_ps(scale);
+  *sum = *weighted = 0;
+  for (int64_t first = 0; first < ids; first += 16 * kVocabularyStep) {
+    __m512 sums = _mm512_setzero_ps(), weighted_sums = sums;
+    for (int64_t v = 0; v < kVocabularyStep; v += 16) {
+      __m512i lines[16];
+      for (int64_t step = 0; step < 16; ++step) {
+        const int64_t at = first + step * kVocabularyStep + v;
+        lines[step] = _mm512_castps_si512(_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_columns(ids - at)), logits_V + at));
+      }
+      transpose16(lines);
+      for (int64_t i = 0; i < 16; ++i) {
+        const int64_t steps = (ids - first - v - i + kVocabularyStep - 1) / kVocabularyStep;  // that have this id
+        const __mmask16 there = static_cast<__mmask16>(first_columns(steps));
+        __m512 sum_after = sums, weighted_after = weighted_sums;
+        add_exponential(_mm512_castsi512_ps(lines[i]), shifts, scales, sum_after, weighted_after);
+        sums = _mm512_mask_mov_ps(sums, there, sum_after);
+        weighted_sums = _mm512_mask_mov_ps(weighted_sums, there, weighted_after);
+      }
+    }
+    alignas(64) float parts[2][16];
+    _mm512_store_ps(parts[0], sums);
+    _mm512_store_ps(parts[1], weighted_sums);
+    for (int64_t step = 0; step < 16; ++step) {
+      *sum += static_cast<double>(parts[0][step]);
+      *weighted += static_cast<double>(parts[1][step]);
+    }
+  }
 }
 
 template <class Tiles>

@@ -138,7 +138,7 @@ struct AmxTiles {
 }  // namespace
 
 extern const TileKernels kAmxTileKernels = {
-    pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, largest_logits<AmxTiles>,
+    pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, sum_row, largest_logits<AmxTiles>,
     entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>, grad_rows,
     linear<AmxTiles>, attention<AmxTiles>};
 

@@ -109,7 +109,7 @@ struct Avx512Tiles {
 }  // namespace
 
 extern const TileKernels kAvx512TileKernels = {
-    pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, largest_logits<Avx512Tiles>,
+    pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, sum_row, largest_logits<Avx512Tiles>,
     entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>, grad_rows,
     linear<Avx512Tiles>, attention<Avx512Tiles>};
 

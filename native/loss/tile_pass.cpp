@@ -7,18 +7,20 @@
 #include <algorithm>
 #include <numbers>
 
+#include "kernels/tile_score.h"
+
 namespace archer {
 namespace {
 
 using kernels::kBlockElements;
+using kernels::kLargestSum;
 using kernels::kTile;
+using kernels::kVocabularyShares;
 using kernels::kVocabularyStep;
 using kernels::tile_blocks;
 
 constexpr int64_t kExponentialBytes = int64_t{100} << 20;
 constexpr int64_t kFewestRows = 256, kMostRows = 1024;
-// Beyond this sum the sampled id has p < 1e-15, and float32 nears its ends: shift by the largest logit instead.
-constexpr double kLargestSum = 1e15;
 
 uint16_t* bits(const at::Tensor& tensor) { return static_cast<uint16_t*>(tensor.data_ptr()); }
 const uint16_t* const_bits(const at::Tensor& tensor) { return static_cast<const uint16_t*>(tensor.const_data_ptr()); }
@@ -36,7 +38,7 @@ TilePass::TilePass(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::
     : HeadPass<float>(hidden_TH, head_VH, ids_T, control, workspace), kernels_(*kernels::tile_kernels()),
       temperature_(static_cast<float>(temperature)), hidden_(hidden_TH.size(1)),
       chunk_(chunk_tokens > 0 ? chunk_tokens : automatic_chunk(vocabulary_)),
-      share_((vocabulary_ + kShares * kVocabularyStep - 1) / (kShares * kVocabularyStep) * kVocabularyStep) {}
+      share_(kernels::vocabulary_share(vocabulary_)) {}
 
 kernels::TileRows TilePass::tile_rows(Rows rows) const {
   return {const_bits(hidden_TH_), rows.data(), static_cast<int64_t>(rows.size()), hidden_};
@@ -50,7 +52,7 @@ uint16_t* TilePass::scratch_of_threads() {
 template <class Body>
 void TilePass::for_each_share(Body body) {
   uint16_t* scratch = scratch_of_threads();
-  at::parallel_for(0, kShares, 1, [&](int64_t first, int64_t past) {
+  at::parallel_for(0, kVocabularyShares, 1, [&](int64_t first, int64_t past) {
     uint16_t* own = scratch + at::get_thread_num() * kernels::tile_scratch_elements(hidden_);
     for (int64_t share = first; share < past; ++share) {
       const int64_t begin = std::min(share * share_, vocabulary_), end = std::min(begin + share_, vocabulary_);
@@ -61,8 +63,8 @@ void TilePass::for_each_share(Body body) {
 
 void TilePass::sum_exponentials(bool keep) {
   const int64_t row_blocks = tile_blocks(static_cast<int64_t>(rows_.size())), padded = row_blocks * kTile;
-  std::vector<double> sums(static_cast<size_t>(kShares * padded)), weighted(sums.size());
-  const float scale = static_cast<float>(std::numbers::log2e / static_cast<double>(temperature_));
+  std::vector<double> sums(static_cast<size_t>(kVocabularyShares * padded)), weighted(sums.size());
+  const float scale = kernels::exponent_scale(temperature_);
   for_each_share([&](int64_t begin, int64_t end, int64_t share, uint16_t* scratch) {
     kernels_.forward({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
                       const_bits(workspace_.packed_hidden), shifts_.data(), scale,
@@ -72,7 +74,7 @@ void TilePass::sum_exponentials(bool keep) {
   });
   for (size_t r = 0; r < rows_.size(); ++r) {
     stats_[r].sum = stats_[r].weighted = 0;
-    for (int64_t share = 0; share < kShares; ++share) {
+    for (int64_t share = 0; share < kVocabularyShares; ++share) {
       stats_[r].sum += sums[static_cast<size_t>(share * padded) + r];
       stats_[r].weighted += weighted[static_cast<size_t>(share * padded) + r];
     }
@@ -82,7 +84,7 @@ void TilePass::sum_exponentials(bool keep) {
 // For the rare rows whose sampled id is no fit origin: too improbable, or not finite.
 void TilePass::shift_to_largest() {
   const int64_t row_blocks = tile_blocks(static_cast<int64_t>(rows_.size())), padded = row_blocks * kTile;
-  std::vector<float> largest(static_cast<size_t>(kShares * padded), -INFINITY);
+  std::vector<float> largest(static_cast<size_t>(kVocabularyShares * padded), -INFINITY);
   for_each_share([&](int64_t begin, int64_t end, int64_t share, uint16_t* scratch) {
     kernels_.largest_logits({const_bits(head_VH_), vocabulary_, hidden_, row_blocks, begin, end,
                              const_bits(workspace_.packed_hidden), nullptr, 0, nullptr, nullptr, nullptr},
@@ -91,7 +93,7 @@ void TilePass::shift_to_largest() {
   for (size_t r = 0; r < rows_.size(); ++r) {
     if (stats_[r].sum < kLargestSum) continue;
     float most = -INFINITY;
-    for (int64_t share = 0; share < kShares; ++share) {
+    for (int64_t share = 0; share < kVocabularyShares; ++share) {
       const float one = largest[static_cast<size_t>(share * padded) + r];
       if (std::isnan(one) || one > most) most = one;
       if (std::isnan(most)) break;
@@ -132,10 +134,9 @@ void TilePass::forward(Rows rows, bool keep) {
   }
   for (size_t r = 0; r < rows.size(); ++r) {
     const auto t = static_cast<size_t>(rows_[r]);
-    const double log_sum = std::log(stats_[r].sum);
-    log_probs_[t] = static_cast<float>(static_cast<double>(stats_[r].excess) - log_sum);
-    const double entropy = log_sum - std::numbers::ln2 * stats_[r].weighted / stats_[r].sum;
-    entropies_[t] = entropy < 0 ? 0.0f : static_cast<float>(entropy);
+    const kernels::TokenScore score = kernels::token_score(stats_[r].sum, stats_[r].weighted, stats_[r].excess);
+    log_probs_[t] = score.log_prob;
+    entropies_[t] = score.entropy;
   }
   require_finite(rows);
 }

@@ -26,9 +26,6 @@ class TilePass : public HeadPass<float> {
                 const std::vector<float>& grad_entropy, at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH);
 
  private:
-  // Shares of the vocabulary, the same for any number of threads: so are log-probabilities and entropies.
-  static constexpr int64_t kShares = 16;
-
   struct RowStats {
     float shift;         // k
     float excess;        // (z of the sampled id - k) / T, nats: 0 but for a hopelessly improbable id

@@ -13,6 +13,8 @@
 #include <numeric>
 
 #include "core/attention.h"
+#include "core/batch_invariance.h"
+#include "model/row_attention.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
@@ -177,6 +179,9 @@ struct PackedAttention : Function<PackedAttention> {
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const c10::intrusive_ptr<AttentionPlan>& plan, int64_t head_dim,
                             const JobControl* control) {
+  if (BatchInvariantScope::active() && !attention_is_row_exact(q.scalar_type())) {
+    return row_attention(q, k, v, *plan, head_dim, control);
+  }
   const c10::IValue plan_value = c10::IValue::make_capsule(plan);
   if (at::GradMode::is_enabled()) return PackedAttention::apply(q, k, v, plan_value, head_dim);
   return PackedAttention::compute(nullptr, q, k, v, plan_value, head_dim, control);

@@ -81,6 +81,14 @@ test('says in one sentence why llama.cpp is left out', async () => {
   expect(stdout).toMatch(/llama-hub-style b1 64\+3 +bf16 +1 +kept +roofline/);
 });
 
+test('batch invariance is a rival of its own, in float32', async () => {
+  const args = ['--model', model, '--batch', '2', '--threads', '1', '--new-tokens', '3', '--pairs', '1'];
+  const { code, stdout } = await runCli('bench', 'rollout', ...args, '--rivals', 'invariant');
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/float32 +1 +kept +invariant/);
+  expect(stdout).not.toMatch(/bf16 +1 +kept +invariant/);
+});
+
 describe('the contestants', () => {
   const talk = (command: string, args: string[], input: string) => {
     const { stdout, status } = spawnSync(command, args, { input, encoding: 'utf8', env });

@@ -1,11 +1,16 @@
 // The door: a free event loop, aborts, dispose, and what generation guarantees.
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { Policy } from '../../lib/index.js';
 import { lossOptions, loadConfig } from '../../lib/config/index.js';
+import { readModelFolder } from '../../lib/model/folder.js';
 import { Weights } from '../../lib/native/policy.js';
 import { Optimizer } from '../../lib/native/trainer.js';
 import { LocalEngine, packIds } from '../../lib/rollout/local-engine.js';
 import type { RolloutRequest } from '../../lib/rollout/types.js';
+import { writeModelFiles } from '../../lib/train/model-files.js';
 
 let policy: Policy;
 beforeAll(async () => {
@@ -98,36 +103,63 @@ describe('training', () => {
     expect(relative(await optimizer.gradient('model.embed_tokens.weight'), expectedEmbedding)).toBeLessThan(1e-5);
   });
 
-  test('an update changes what is generated at once: no stale weights, no stale cache', async () => {
-    const { ids, offsets } = packIds([Int32Array.of(1, 30, 40, 50)]);
-    const before = await weights.logits(ids, offsets);
-    await optimizer.forwardBackward(batchOf(8, 40), loss);
-    const { skipped } = await optimizer.step({ lr: 1e-2, gradClip: 1 });
-    expect(skipped).toBe(false);
-    expect(await weights.logits(ids, offsets)).not.toEqual(before);
-    const greedy = { promptKeys: Uint32Array.of(0), numSamples: 1, seed: 0, step: 0, temperature: 0, topP: 1, topK: -1, minP: 0 };
-    const generation = await weights.generate({
-      ...greedy,
-      promptIds: ids,
-      promptOffsets: offsets,
-      maxNewTokens: 6,
-      stopTokenIds: new Int32Array(),
-      maxSlots: 0,
-      kvBudgetBytes: 0,
-    });
-    const all = packIds([Int32Array.from([...ids, ...generation.ids])]);
-    const scores = await weights.score({ ...all, promptLengths: Int32Array.of(4), temperature: 1, maxTokens: 64 });
-    generation.logProbs.forEach((logProb, t) => {
-      expect(logProb).toBeCloseTo(scores.logProbs[4 + t]!, 4);
-    });
-  });
-
   test('a wrong length is named', async () => {
     const batch = { ...batchOf(2, 10), oldLogProbs: new Float32Array(3) };
     await expect(optimizer.forwardBackward(batch, loss)).rejects.toMatchObject({
       code: 'ARCHER_E_SHAPE',
       message: expect.stringContaining('oldLogProbs'),
     });
+  });
+});
+
+describe.each(['float32', 'bfloat16'] as const)('weights shared in place, %s', (dtype) => {
+  /** What generation, scoring and logits make of the weights as they are. */
+  async function numbersOf(weights: Weights) {
+    const prompts = packIds([Int32Array.of(1, 30, 40, 50), Int32Array.of(1, 31)]);
+    const generation = await weights.generate({
+      promptIds: prompts.ids,
+      promptOffsets: prompts.offsets,
+      promptKeys: Uint32Array.of(0, 1),
+      numSamples: 5,
+      seed: 1,
+      step: 1,
+      temperature: 1,
+      topP: 1,
+      topK: -1,
+      minP: 0,
+      maxNewTokens: 16,
+      stopTokenIds: new Int32Array(),
+      maxSlots: 4,
+      kvBudgetBytes: 0,
+    });
+    const { ids, offsets } = generation;
+    const promptLengths = new Int32Array(offsets.length - 1).fill(1);
+    const scores = await weights.score({ ids, offsets, promptLengths, temperature: 1, maxTokens: 64 });
+    const { decodeSteps: _, prefillTokens: __, ...samples } = generation;
+    return { samples, scores, logits: await weights.logits(prompts.ids, prompts.offsets) };
+  }
+
+  test('after an update the very next calls see the new weights, as a model loaded from them would', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'archer-weights-'));
+    const weights = await Weights.load(policy.weights.folder, { dtype, trainable: true, numThreads: 1 });
+    const optimizer = await Optimizer.create(weights, adamw);
+    let last = await numbersOf(weights);
+    for (const update of ['first', 'second']) {
+      await optimizer.forwardBackward(batchOf(8, 40), loss);
+      expect(await optimizer.step({ lr: 1e-3, gradClip: 1 })).toMatchObject({ skipped: false });
+      const now = await numbersOf(weights);
+      expect(now.samples.logProbs).not.toEqual(last.samples.logProbs);
+      expect(now.scores.logProbs).not.toEqual(last.scores.logProbs);
+      mkdirSync(join(dir, update));
+      await writeModelFiles(join(dir, update), weights, 'float32');
+      const loaded = await Weights.load(await readModelFolder(join(dir, update)), { dtype, numThreads: 1 });
+      expect(now).toEqual(await numbersOf(loaded));
+      loaded.dispose();
+      last = now;
+    }
+    optimizer.dispose();
+    weights.dispose();
+    rmSync(dir, { recursive: true });
   });
 });
 

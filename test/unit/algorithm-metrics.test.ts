@@ -4,6 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { addSums, updateMetrics } from '../../lib/algorithm/loss-metrics.js';
 import { lengthMetrics, rewardMetrics, spread } from '../../lib/algorithm/metrics.js';
+import { addRolloutDiff, noRolloutDiff, rolloutAgrees } from '../../lib/algorithm/rollout-diff.js';
 import type { ClassSums, LossSums } from '../../lib/native/types.js';
 
 const none: ClassSums = { tokens: 0, entropy: 0, pgLoss: 0, klLoss: 0, ratio: 0, clipped: 0, clippedLower: 0 };
@@ -40,7 +41,7 @@ const quiet = {
   lr: 1e-6,
   hasReference: true,
   classFlips: { flipped: 0, compared: 0 },
-  rolloutProbsDiff: { sum: 0, max: 0, tokens: 0 },
+  rolloutDiff: noRolloutDiff(),
 };
 const update = (sums: LossSums[], gradNorm = 1) => ({
   pgLoss: 0.25,
@@ -94,18 +95,23 @@ describe('updateMetrics', () => {
     expect(updateMetrics({ ...quiet, updates: [update([first], Infinity)] })).not.toHaveProperty(['actor/grad_norm']);
   });
 
-  test('flips and the difference between the engines', () => {
-    const metrics = updateMetrics({
-      ...quiet,
-      updates: [update([first])],
-      classFlips: { flipped: 3, compared: 12 },
-      rolloutProbsDiff: { sum: 0.5, max: 0.2, tokens: 10 },
-    });
-    expect(metrics).toMatchObject({
-      'actor/class_flip_rate': 0.25,
-      'training/rollout_probs_diff_mean': 0.05,
-      'training/rollout_probs_diff_max': 0.2,
-    });
+  test('flips', () => {
+    const metrics = updateMetrics({ ...quiet, updates: [update([first])], classFlips: { flipped: 3, compared: 12 } });
+    expect(metrics['actor/class_flip_rate']).toBe(0.25);
+  });
+
+  test('the difference between the engines, over responses', () => {
+    const rolloutDiff = noRolloutDiff();
+    const logs = (...probs: number[]) => Float32Array.from(probs, Math.log);
+    addRolloutDiff(rolloutDiff, logs(0.5, 0.25), logs(0.5, 0.5));
+    addRolloutDiff(rolloutDiff, logs(0.8), logs(0.7));
+    const metrics = updateMetrics({ ...quiet, updates: [update([first])], rolloutDiff });
+    const mean = 0.35 / 3;
+    expect(metrics['training/rollout_probs_diff_mean']).toBeCloseTo(mean, 6);
+    expect(metrics['training/rollout_probs_diff_max']).toBeCloseTo(0.25, 6);
+    const squares = [0, 0.25, 0.1].reduce((sum, one) => sum + (one - mean) ** 2, 0);
+    expect(metrics['training/rollout_probs_diff_std']).toBeCloseTo(Math.sqrt(squares / 2), 6);
+    expect(metrics['training/rollout_log_probs_diff_mean']).toBeCloseTo((Math.log(2) + Math.log(8 / 7)) / 3, 6);
   });
 
   test('adding sums does not change them', () => {
@@ -115,6 +121,13 @@ describe('updateMetrics', () => {
     expect(addSums([])).toBeUndefined();
     expect(first).toEqual(before);
   });
+});
+
+test('auto trusts log-probs up to a mean difference that the dtype sets', () => {
+  const apart = (logProbs: number) => ({ ...noRolloutDiff(), tokens: 10, logProbs });
+  expect([9e-3, 11e-3, Number.NaN].map((sum) => rolloutAgrees(apart(sum), 'float32'))).toEqual([true, false, false]);
+  expect([0.19, 0.21].map((sum) => rolloutAgrees(apart(sum), 'bfloat16'))).toEqual([true, false]);
+  expect(rolloutAgrees(noRolloutDiff(), 'float32')).toBe(true);
 });
 
 test('rewards: scores, counts of groups and outcomes', () => {
@@ -174,7 +187,7 @@ test('docs/metrics.md has every name', () => {
       ...quiet,
       updates: [update([first])],
       classFlips: { flipped: 0, compared: 1 },
-      rolloutProbsDiff: { sum: 0, max: 0, tokens: 1 },
+      rolloutDiff: { ...noRolloutDiff(), tokens: 2 },
     }),
     ...rewardMetrics([{ kind: 'mixed', scores: [1, 0], rewards: [1, 0], outcomes: ['ok', 'wrong'] }]),
     ...lengthMetrics([true, false].map((right) => ({ promptLength: 1, length: 1, text: '', truncated: false, right }))),

@@ -154,6 +154,7 @@ describe('random weights', () => {
       batch: 3,
       promptTokens: 200,
       newTokens: 1,
+      batchInvariant: false,
       llama: '',
       gguf: '',
     };
