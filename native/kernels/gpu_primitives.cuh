@@ -1,4 +1,4 @@
-// What head_rows_kernel.h asks of a GPU, in CUDA C++ and PTX (sm_80; clusters from sm_90 on). tests/gpu_emulation.h
+// What the kernels' headers ask of a GPU, in CUDA C++ and PTX (sm_80; clusters from sm_90 on). tests/gpu_emulation.h
 // defines the same names for the CPU.
 #pragma once
 #include <cooperative_groups.h>
@@ -26,7 +26,8 @@ ARCHER_DEVICE char* shared_memory() {
 }
 
 ARCHER_DEVICE void block_barrier() { __syncthreads(); }
-ARCHER_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+template <typename T>
+ARCHER_DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
 ARCHER_DEVICE float shuffle_from_0(float value) { return __shfl_sync(0xFFFFFFFFu, value, 0); }
 
 // All threads of all blocks of the cluster; writes before it, to any of their shared memories, are seen after it.
@@ -92,5 +93,16 @@ ARCHER_DEVICE uint32_t pack_bf16(float low, float high) {
   return word;
 }
 ARCHER_DEVICE Bf16 to_bf16(float value) { return {__bfloat16_as_ushort(__float2bfloat16_rn(value))}; }
+
+// A warp's sum_8x8 += a_8x16 b_16x8, a and b in bfloat16: the tensor core's m16n8k16 with rows 8 to 15 left empty. With
+// g = lane / 4 and q = lane % 4 a lane holds a[g][2q, 2q + 1] and a[g][2q + 8, 2q + 9], b[2q, 2q + 1][g] and
+// b[2q + 8, 2q + 9][g], the first of each pair in the low half of its word, and sum[g][2q, 2q + 1].
+ARCHER_DEVICE void multiply_8x8x16(float (&sum)[2], uint32_t a_near, uint32_t a_far, uint32_t b_near, uint32_t b_far) {
+  asm volatile(
+      "{.reg .f32 unused<2>; mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, unused0, unused1}, "
+      "{%2, %6, %3, %6}, {%4, %5}, {%0, %1, %7, %7};}"
+      : "+f"(sum[0]), "+f"(sum[1])
+      : "r"(a_near), "r"(a_far), "r"(b_near), "r"(b_far), "r"(0), "f"(0.0f));
+}
 
 }  // namespace archer::gpu

@@ -12,7 +12,7 @@
 // for the gradient (what was read last is the likeliest to be in cache still). The gradient of elements a .. a + n lies
 // on logits below a + n, so with a barrier between a tile's reads and its writes nothing is overwritten unread.
 #pragma once
-#include "kernels/row_math.h"
+#include "kernels/gpu_rows.h"
 
 namespace archer::gpu {
 
@@ -30,32 +30,6 @@ struct SharedHeader {
   float target;
 };
 static_assert(sizeof(SharedHeader<1024>) <= kSharedHeaderBytes, "the header must fit before the row");
-
-template <typename In>
-struct VectorOf {
-  static constexpr int kElements = 16 / static_cast<int>(sizeof(In));
-};
-
-ARCHER_DEVICE float widen(float value) { return value; }
-ARCHER_DEVICE float widen(Bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
-
-ARCHER_DEVICE void unpack(const Word4& words, float (&values)[4]) {
-  values[0] = bits_to_float(words.x);
-  values[1] = bits_to_float(words.y);
-  values[2] = bits_to_float(words.z);
-  values[3] = bits_to_float(words.w);
-}
-ARCHER_DEVICE void unpack(const Word4& words, float (&values)[8]) {
-  const uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
-  ARCHER_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    values[2 * i] = bits_to_float(pairs[i] << 16);
-    values[2 * i + 1] = bits_to_float(pairs[i] & 0xFFFF0000u);
-  }
-}
-
-ARCHER_DEVICE void set_minus_infinity(float& value) { value = bits_to_float(0xFF800000u); }
-ARCHER_DEVICE void set_minus_infinity(Bf16& value) { value.bits = 0xFF80u; }
 
 // One vector of gradients, in place. `whole`: all elements exist and the addresses allow wide stores.
 ARCHER_DEVICE void store_gradients(Bf16* out, const float (&g)[4], bool whole, int count) {
@@ -147,36 +121,11 @@ struct Frame {
   }
 };
 
-// Sums of a block's threads, in lane order within warps and warp order across: valid in every lane of warp 0.
-// Between two calls all threads must pass a barrier.
-template <int kThreads>
-ARCHER_DEVICE RowSums reduce_block(RowSums sums, float scale, SharedHeader<kThreads>& shared) {
-  constexpr int kWarps = kThreads / 32;
-  const int thread = thread_rank();
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const RowSums other{shuffle_xor(sums.max, mask), shuffle_xor(sums.sum, mask), shuffle_xor(sums.weighted, mask)};
-    sums = merge(sums, other, scale);
-  }
-  if (thread % 32 == 0) shared.warps[thread / 32] = {sums.max, sums.sum, sums.weighted, 0.0f};
-  block_barrier();
-  if (thread < 32) {
-    sums = empty_sums();
-    if (thread < kWarps) sums = {shared.warps[thread].x, shared.warps[thread].y, shared.warps[thread].z};
-    for (int mask = kWarps / 2; mask > 0; mask /= 2) {
-      const RowSums other{shuffle_xor(sums.max, mask), shuffle_xor(sums.sum, mask), shuffle_xor(sums.weighted, mask)};
-      sums = merge(sums, other, scale);
-    }
-    // merge(a, b) and merge(b, a) may differ in the last bit: all go on with lane 0's.
-    sums = {shuffle_from_0(sums.max), shuffle_from_0(sums.sum), shuffle_from_0(sums.weighted)};
-  }
-  return sums;
-}
-
 // The whole cluster's sums, the same bits in every thread, and the sampled logit that block `owner` holds.
 template <int kThreads, int kCluster>
 ARCHER_DEVICE RowSums reduce_cluster(const RowSums& own, float scale, SharedHeader<kThreads>& shared, int rank,
                                             int parity, int owner, float& target) {
-  const RowSums block = reduce_block<kThreads>(own, scale, shared);
+  const RowSums block = reduce_block<kThreads>(own, scale, shared.warps);
   const int thread = thread_rank();
   if (thread < kCluster) {
     const Float4 message{block.max, block.sum, block.weighted, shared.target};

@@ -59,6 +59,16 @@ ARCHER_HOST_DEVICE inline float bits_to_float(uint32_t bits) {
 #endif
 }
 
+ARCHER_HOST_DEVICE inline uint32_t float_to_bits(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
 // Sums over a part of a row, relative to the part's own maximum (of the undivided logits).
 struct RowSums {
   float max, sum, weighted;  // m, S, X; sum is NaN where the part holds NaN or +inf

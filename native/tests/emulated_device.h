@@ -1,25 +1,11 @@
 // The head's device on the CPU: plain loops for the three products, the row kernels' source run by gpu_emulation.h.
-// Downloads happen at synchronize() or wait_for_mark() and no earlier, so that code which reads them too soon fails.
 #pragma once
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <vector>
-
-#include "tests/gpu_emulation.h"
+#include "tests/emulated_gpu.h"
 // After the primitives.
 #include "kernels/head_device.h"
 #include "kernels/head_rows_kernel.h"
 
 namespace archer {
-
-inline float bf16_to_float(uint16_t bits) {
-  const uint32_t word = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &word, sizeof value);
-  return value;
-}
 
 struct EmulatedOptions {
   int cluster = -1;                       // as CudaHeadOptions
@@ -31,57 +17,13 @@ struct EmulatedOptions {
   size_t free_bytes = size_t{1} << 30;
 };
 
-class EmulatedDevice : public HeadDevice {
+class EmulatedDevice : public EmulatedGpu<HeadDevice> {
  public:
-  explicit EmulatedDevice(const EmulatedOptions& options = {}) : options_(options) {
-    machine_.order = options.order;
-  }
-  ~EmulatedDevice() override {
-    for (const auto& [memory, bytes] : allocated_) std::free(memory);
-  }
+  explicit EmulatedDevice(const EmulatedOptions& options = {})
+      : EmulatedGpu(options.order, options.free_bytes), options_(options) {}
 
-  int num_synchronisations = 0, num_mark_waits = 0, num_products = 0;
+  int num_products = 0;
   int64_t product_rows = 0;               // rows of the backward products of the head's gradient
-  size_t num_allocations() const { return allocated_.size(); }
-  size_t peak_bytes() const { return peak_bytes_; }
-
-  size_t free_bytes() override { return options_.free_bytes > bytes_ ? options_.free_bytes - bytes_ : 0; }
-  void* allocate(size_t bytes) override {
-    if (bytes > free_bytes()) throw DeviceError(DeviceError::Kind::out_of_memory, "the emulated device is full");
-    void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    std::memset(memory, 0xFF, bytes);
-    allocated_[memory] = bytes;
-    bytes_ += bytes;
-    peak_bytes_ = bytes_ > peak_bytes_ ? bytes_ : peak_bytes_;
-    return memory;
-  }
-  void release(void* memory) noexcept override {
-    if (memory == nullptr) return;
-    bytes_ -= allocated_[memory];
-    allocated_.erase(memory);
-    std::free(memory);
-  }
-  void upload(void* to, const void* from_host, size_t bytes) override {
-    if (bytes > 0) std::memcpy(to, from_host, bytes);
-  }
-  void download(void* to_host, const void* from, size_t bytes) override {
-    const char* data = static_cast<const char*>(from);
-    downloads_.push_back({to_host, {data, data + bytes}});
-  }
-  void zero(void* memory, size_t bytes) override {
-    if (bytes > 0) std::memset(memory, 0, bytes);
-  }
-  void synchronize() override {
-    finish_downloads(downloads_.size());
-    ++num_synchronisations;
-  }
-  void* allocate_host(size_t bytes) override { return allocate(bytes); }
-  void release_host(void* memory) noexcept override { release(memory); }
-  void mark() override { marked_ = downloads_.size(); }
-  void wait_for_mark() override {
-    finish_downloads(marked_);
-    ++num_mark_waits;
-  }
 
   void multiply_logits(const uint16_t* hidden_RH, const uint16_t* head_VH, void* logits, LogitsType type,
                        int64_t stride, int64_t num_rows, int64_t hidden_size, int64_t vocabulary) override {
@@ -144,19 +86,6 @@ class EmulatedDevice : public HeadDevice {
   }
 
  private:
-  void finish_downloads(size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-      const auto& [to, data] = downloads_[i];
-      if (!data.empty()) std::memcpy(to, data.data(), data.size());
-    }
-    downloads_.erase(downloads_.begin(), downloads_.begin() + static_cast<std::ptrdiff_t>(count));
-    marked_ -= std::min(marked_, count);
-  }
-
-  void launch(int blocks, int threads, int cluster, size_t shared_bytes, const std::function<void()>& body) {
-    if (blocks > 0) machine_.launch(blocks, threads, cluster, shared_bytes, body);
-  }
-
   template <int kThreads>
   void run_rows_of(HeadRowsMode mode, const HeadRowsParams& p) {
     if (p.logits_type == LogitsType::float32) {
@@ -192,10 +121,6 @@ class EmulatedDevice : public HeadDevice {
   }
 
   EmulatedOptions options_;
-  gpu::emulation::Machine machine_;
-  std::map<void*, size_t> allocated_;
-  std::vector<std::pair<void*, std::vector<char>>> downloads_;
-  size_t marked_ = 0, bytes_ = 0, peak_bytes_ = 0;
 };
 
 }  // namespace archer

@@ -1,13 +1,14 @@
-// The primitives of kernels/head_rows_kernel.h on the CPU: every GPU thread is a fiber, so that the kernels' own source
-// runs, thread by thread, between barriers. One cluster runs at a time; its threads take turns, and each runs until it
-// waits. What real hardware leaves open is made visible: shared memory begins as NaN; an asynchronous copy leaves NaN
-// in its place until the thread waits for it, and reads its source only then; threads that wait at different barriers
-// for ever end the program.
+// The primitives of the GPU kernels (kernels/gpu_primitives.cuh) on the CPU: every GPU thread is a fiber, so that the
+// kernels' own source runs, thread by thread, between barriers. One cluster runs at a time; its threads take turns,
+// and each runs until it waits. What real hardware leaves open is made visible: shared memory begins as NaN; an
+// asynchronous copy leaves NaN in its place until the thread waits for it, and reads its source only then; threads
+// that wait at different barriers for ever end the program.
 #pragma once
 #undef _FORTIFY_SOURCE  // its longjmp refuses to jump between stacks
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,17 @@
 
 #define ARCHER_DEVICE inline
 #define ARCHER_UNROLL
+
+namespace archer {
+
+inline float bf16_to_float(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+}  // namespace archer
 
 namespace archer::gpu {
 
@@ -46,7 +58,7 @@ struct Block {
   char* base = nullptr;
   Barrier barrier;
   std::vector<Barrier> warps;
-  std::vector<float> exchange;  // [threads], for shuffles
+  std::vector<Word4> exchange;  // [threads], what a thread shows the others of its warp
 };
 
 struct Fiber {
@@ -247,19 +259,53 @@ T* peer_shared(T* own, int rank) {
   return reinterpret_cast<T*>(machine.peer(rank).base + (reinterpret_cast<char*>(own) - machine.block().base));
 }
 
-inline float shuffle_from(float value, int lane) {
+// Shows `own` to the warp's other threads; `read` gets what each of them shows.
+template <typename T, typename Read>
+auto with_warp(const T& own, Read read) {
+  static_assert(sizeof(T) <= sizeof(Word4));
   auto& machine = emulation::machine();
   auto& block = machine.block();
-  const int thread = machine.fiber().thread;
-  auto& warp = block.warps[static_cast<size_t>(thread / 32)];
-  block.exchange[static_cast<size_t>(thread)] = value;
+  const auto thread = static_cast<size_t>(machine.fiber().thread);
+  auto& warp = block.warps[thread / 32];
+  std::memcpy(&block.exchange[thread], &own, sizeof own);
   machine.wait(warp);
-  const float result = block.exchange[static_cast<size_t>(thread / 32 * 32 + lane)];
+  const auto result = read([&](int lane) {
+    T shown;
+    std::memcpy(&shown, &block.exchange[thread / 32 * 32 + static_cast<size_t>(lane)], sizeof shown);
+    return shown;
+  });
   machine.wait(warp);
   return result;
 }
-inline float shuffle_xor(float value, int mask) { return shuffle_from(value, (thread_rank() % 32) ^ mask); }
-inline float shuffle_from_0(float value) { return shuffle_from(value, 0); }
+template <typename T>
+T shuffle_xor(T value, int mask) {
+  return with_warp(value, [&](auto of_lane) { return of_lane((thread_rank() % 32) ^ mask); });
+}
+inline float shuffle_from_0(float value) {
+  return with_warp(value, [](auto of_lane) { return of_lane(0); });
+}
+
+// Products and sums in float32, in another order than a tensor core's.
+inline void multiply_8x8x16(float (&sum)[2], uint32_t a_near, uint32_t a_far, uint32_t b_near, uint32_t b_far) {
+  const auto dot = [](uint32_t a, uint32_t b) {
+    return bf16_to_float(static_cast<uint16_t>(a)) * bf16_to_float(static_cast<uint16_t>(b)) +
+           bf16_to_float(static_cast<uint16_t>(a >> 16)) * bf16_to_float(static_cast<uint16_t>(b >> 16));
+  };
+  const int g = thread_rank() % 32 / 4, q = thread_rank() % 4;
+  const std::array<float, 2> products = with_warp(Word4{a_near, a_far, b_near, b_far}, [&](auto of_lane) {
+    std::array<float, 2> of_columns{};
+    for (int k = 0; k < 4; ++k) {
+      const Word4 a = of_lane(4 * g + k);
+      for (int j = 0; j < 2; ++j) {
+        const Word4 b = of_lane(4 * (2 * q + j) + k);
+        of_columns[static_cast<size_t>(j)] += dot(a.x, b.z) + dot(a.y, b.w);
+      }
+    }
+    return of_columns;
+  });
+  sum[0] += products[0];
+  sum[1] += products[1];
+}
 
 inline void copy_async_16(void* shared, const void* global) { emulation::queue_copy(shared, global, 16); }
 inline void copy_async_element(float* shared, const float* global) { emulation::queue_copy(shared, global, 4); }

@@ -11,7 +11,6 @@
 using namespace archer;
 using head_cases::Batch;
 using head_cases::make_batch;
-using row_cases::DeviceArray;
 
 namespace {
 

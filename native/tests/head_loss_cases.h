@@ -203,7 +203,6 @@ struct Outcome {
 inline Outcome run(HeadDevice& device, HeadWorkspace& workspace, const Batch& batch, const LossOptions& options,
                    const HeadLossOptions& head_options, bool grad_hidden_is_float = true,
                    const JobControl* control = nullptr) {
-  using row_cases::DeviceArray;
   const auto size_hidden = batch.hidden_TH.size(), size_head = batch.head_VH.size();
   DeviceArray<uint16_t> hidden(device, batch.hidden_TH), head(device, batch.head_VH);
   DeviceArray<float> grad_head(device, std::vector<float>(size_head, 0.0f)),

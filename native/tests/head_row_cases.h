@@ -13,6 +13,7 @@
 #include "kernels/head_device.h"
 #include "loss/token_math.h"
 #include "tests/check.h"
+#include "tests/device_array.h"
 #include "tests/exact_row.h"
 
 namespace archer::row_cases {
@@ -39,31 +40,6 @@ struct RowCase {
                   listed ? " listed" : "");
     return text;
   }
-};
-
-// Memory of a device, released with it.
-template <typename T>
-class DeviceArray {
- public:
-  DeviceArray(HeadDevice& device, const std::vector<T>& host) : device_(device), size_(host.size()) {
-    data_ = static_cast<T*>(device.allocate(size_ * sizeof(T) + 16));
-    device.upload(data_, host.data(), size_ * sizeof(T));
-  }
-  ~DeviceArray() { device_.release(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  T* get() { return data_; }
-  std::vector<T> read() {
-    std::vector<T> host(size_);
-    device_.download(host.data(), data_, size_ * sizeof(T));
-    device_.synchronize();
-    return host;
-  }
-
- private:
-  HeadDevice& device_;
-  size_t size_;
-  T* data_;
 };
 
 inline double noise(uint64_t& state) {  // roughly normal

@@ -86,8 +86,8 @@ void row_copies() {
     EmulatedDevice device;
     std::vector<uint16_t> from(static_cast<size_t>(6 * width)), to(static_cast<size_t>(6 * (width + 8)), 9);
     for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint16_t>(i + 100);
-    row_cases::DeviceArray<uint16_t> d_from(device, from), d_to(device, to);
-    row_cases::DeviceArray<int32_t> d_index(device, std::vector<int32_t>{5, 0, 3});
+    DeviceArray<uint16_t> d_from(device, from), d_to(device, to);
+    DeviceArray<int32_t> d_index(device, std::vector<int32_t>{5, 0, 3});
     CopyRowsParams p;
     p.to = d_to.get();
     p.from = d_from.get();

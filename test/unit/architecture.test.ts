@@ -84,6 +84,7 @@ const mayInclude: Record<string, string[]> = {
   model: ['core', 'kernels'],
   loss: ['core', 'kernels'],
   head: ['core', 'kernels', 'loss'],
+  decode: ['core', 'kernels', 'model'], // ModelConfig alone
   optim: ['core', 'kernels', 'model'], // Parameter
   generate: ['core', 'kernels', 'model'],
   train: ['core', 'loss', 'model', 'optim'],

@@ -1,10 +1,7 @@
 // Times of the head's loss on a GPU against its own three bare products, interleaved, and of the row kernels alone.
 // Legend: N tokens, H hidden size, V vocabulary.
 #pragma once
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +11,7 @@
 
 #include "kernels/cuda_head_device.h"
 #include "head/head_loss.h"
+#include "tests/cuda/timing.h"
 #include "tests/head_row_cases.h"
 
 namespace archer::bench {
@@ -27,41 +25,6 @@ struct Shape {
   const char* name;
   int64_t tokens, hidden_size, vocabulary;
 };
-
-inline void check_cuda(cudaError_t error) {
-  if (error != cudaSuccess) throw DeviceError(DeviceError::Kind::failed, cudaGetErrorString(error));
-}
-
-inline double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-// Milliseconds between the calls, for work that ends with a wait.
-template <typename Body>
-double wall_ms(Body body) {
-  const auto begin = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-}
-
-// Milliseconds of one piece of queued work on the stream.
-template <typename Body>
-double event_ms(cudaStream_t stream, Body body) {
-  cudaEvent_t begin, end;
-  check_cuda(cudaEventCreate(&begin));
-  check_cuda(cudaEventCreate(&end));
-  check_cuda(cudaEventRecord(begin, stream));
-  body();
-  check_cuda(cudaEventRecord(end, stream));
-  check_cuda(cudaEventSynchronize(end));
-  float ms = 0;
-  check_cuda(cudaEventElapsedTime(&ms, begin, end));
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return static_cast<double>(ms);
-}
 
 inline std::vector<uint16_t> random_bf16(size_t size, double scale, uint64_t seed) {
   std::vector<uint16_t> values(size);
@@ -164,7 +127,6 @@ inline void time_rows(const Shape& shape, const Options& options, cudaStream_t s
       device_options.cluster = cluster;
       device_options.cublas_path = options.cublas_path;
       const auto device = cuda_head_device(device_options);
-      using row_cases::DeviceArray;
       const auto n = static_cast<size_t>(R);
       DeviceArray<uint8_t> logits(*device, std::vector<uint8_t>(n * static_cast<size_t>(stride) * (is_float ? 4 : 2)));
       std::vector<int32_t> ids(n);
@@ -222,7 +184,6 @@ inline void time_shape(const Shape& shape, const Options& options, Report& repor
   const auto N = static_cast<size_t>(shape.tokens), H = static_cast<size_t>(shape.hidden_size),
              V = static_cast<size_t>(shape.vocabulary);
   {
-    using row_cases::DeviceArray;
     DeviceArray<uint16_t> hidden(*device, random_bf16(N * H, 1.0, 1)),
         head(*device, random_bf16(V * H, 2.0 / std::sqrt(static_cast<double>(H)), 2));
     void* grad_hidden = device->allocate(N * H * 2);

@@ -1,0 +1,299 @@
+// The decode engine over the emulated GPU: logits against the CPU's bfloat16 decoding and a float64 model, draws
+// against the CPU's sampler, and what must hold around a visit.
+#include "tests/emulated_decode_device.h"
+// After the emulation's primitives.
+#include <ATen/ATen.h>
+
+#include "generate/sampler.h"
+#include "model/transformer.h"
+#include "tests/decode_engine_cases.h"
+#include "tests/expect_error.h"
+
+using namespace archer;
+using decode_cases::Bits;
+using decode_cases::DeviceModel;
+using decode_cases::HostModel;
+
+namespace {
+
+constexpr int32_t kPositions = 700, kNumPages = 60, kNewTokens = 100;
+constexpr uint64_t kSeed = 11;
+constexpr uint32_t kStep = 3;
+
+at::Tensor tensor_of(const Bits& values, const std::vector<int64_t>& shape) {
+  return at::from_blob(const_cast<uint16_t*>(values.data()), shape, at::kBFloat16);
+}
+
+Transformer cpu_model(const HostModel& model, at::ScalarType dtype) {
+  Transformer transformer(model.config, dtype, false);
+  for (const auto& [name, values] : model.tensors) transformer.load(name, tensor_of(values, model.shapes.at(name)));
+  return transformer;
+}
+
+// Prompts of these lengths, in pages from the last one down: no page has the number of its sequence.
+struct Prompts {
+  std::vector<int32_t> lengths, first_tokens;
+  PackedSequences packed;
+  std::vector<PageTable> pages;
+
+  Prompts(std::vector<int32_t> of_lengths, int64_t vocab_size) : lengths(std::move(of_lengths)) {
+    decode_cases::Random random(5);
+    int32_t next_page = kNumPages - 1;
+    packed.offsets.push_back(0);
+    for (const int32_t length : lengths) {
+      for (int32_t t = 0; t < length; ++t)
+        packed.ids.push_back(static_cast<int32_t>(random.next() % static_cast<uint32_t>(vocab_size)));
+      packed.offsets.push_back(static_cast<int32_t>(packed.ids.size()));
+      first_tokens.push_back(static_cast<int32_t>(random.next() % static_cast<uint32_t>(vocab_size)));
+      pages.emplace_back();
+      for (int64_t page = 0; page < pages_for(length + kNewTokens); ++page) pages.back().push_back(next_page--);
+    }
+  }
+  KvCache prefill(const Transformer& model) const {
+    KvCache cache(model.config(), model.compute_dtype(), kNumPages);
+    std::vector<PrefillTarget> targets;
+    for (const PageTable& table : pages) targets.push_back({table});
+    model.prefill(packed, targets, cache, nullptr);
+    return cache;
+  }
+};
+
+// An engine whose pages are those of the CPU's cache, and the prompts' sequences.
+struct Setup {
+  EmulatedDecodeDevice device;
+  DeviceModel weights;
+  DecodeEngine engine;
+  std::vector<DecodeSequence> sequences;
+
+  Setup(const HostModel& model, const DecodeLimits& limits, const KvCache& cache, const Prompts& prompts,
+        gpu::emulation::Order order = gpu::emulation::Order::in_turn)
+      : device(order), weights(device, model), engine(device, model.config, weights.weights(), limits) {
+    for (size_t i = 0; i < prompts.lengths.size(); ++i) {
+      DecodeSequence sequence;
+      sequence.token = prompts.first_tokens[i];
+      sequence.position = prompts.lengths[i];
+      sequence.budget = kNewTokens;
+      sequence.prompt_key = static_cast<uint32_t>(40 + i);
+      sequence.sample_index = static_cast<uint32_t>(i % 2);
+      sequence.num_generated = 1;
+      sequence.pages = prompts.pages[i];
+      sequences.push_back(sequence);
+    }
+    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
+      const at::Tensor &keys = cache.keys[static_cast<size_t>(layer)], &values = cache.values[static_cast<size_t>(layer)];
+      device.upload(engine.layer_cache(layer).keys, keys.const_data_ptr(), keys.nbytes());
+      device.upload(engine.layer_cache(layer).values, values.const_data_ptr(), values.nbytes());
+    }
+  }
+
+  std::vector<DecodeSequence*> all() {
+    std::vector<DecodeSequence*> pointers;
+    for (DecodeSequence& sequence : sequences) pointers.push_back(&sequence);
+    return pointers;
+  }
+  at::Tensor logits(int64_t vocab_size) {
+    const auto B = static_cast<int64_t>(sequences.size());
+    const at::Tensor rows = at::empty({B, engine.logits_stride()}, at::kFloat);
+    device.download(rows.mutable_data_ptr(), engine.logits(), static_cast<size_t>(rows.numel()) * 4);
+    device.synchronize();
+    return rows.narrow(1, 0, vocab_size).contiguous();
+  }
+};
+
+DecodeLimits limits_of(int32_t tokens_per_visit) {
+  DecodeLimits limits;
+  limits.max_rows = 8;
+  limits.max_positions = kPositions;
+  limits.num_pages = kNumPages;
+  limits.tokens_per_visit = tokens_per_visit;
+  return limits;
+}
+
+double relative_error(const at::Tensor& got, const at::Tensor& exact) {
+  return ((got.to(at::kDouble) - exact).norm() / exact.norm()).item<double>();
+}
+
+void agrees_with_the_cpu(bool qwen2) {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(qwen2), kPositions, 1);
+  const Transformer cpu = cpu_model(model, at::kBFloat16), exact = cpu_model(model, at::kDouble);
+  const Prompts prompts({1, 63, 64, 300, 130}, model.config.vocab_size);
+  KvCache cpu_cache = prompts.prefill(cpu), exact_cache = prompts.prefill(exact);
+  Setup setup(model, limits_of(1), cpu_cache, prompts);
+  SampleSettings settings;
+  settings.temperature = 0.7;
+  setup.engine.set_sampling(settings);
+  SamplingOptions options;
+  options.temperature = 0.7;
+  double worst_logits = 0, worst_cpu = 0;
+  for (int step = 0; step < 4; ++step) {
+    std::vector<int32_t> ids, positions;
+    std::vector<Pages> pages;
+    std::vector<Draw> draws;
+    for (size_t i = 0; i < setup.sequences.size(); ++i) {
+      const DecodeSequence& sequence = setup.sequences[i];
+      ids.push_back(sequence.token);
+      positions.push_back(sequence.position);
+      pages.push_back(sequence.pages);
+      draws.push_back({static_cast<int64_t>(i), sequence.prompt_key, sequence.sample_index, sequence.num_generated});
+    }
+    setup.engine.visit(setup.all(), kSeed, kStep);
+    const at::Tensor got = setup.logits(model.config.vocab_size);
+    const at::Tensor of_cpu = cpu.logits(cpu.decode(ids, positions, pages, cpu_cache, nullptr));
+    const at::Tensor of_exact = exact.logits(exact.decode(ids, positions, pages, exact_cache, nullptr));
+    for (int64_t row = 0; row < got.size(0); ++row) {
+      const double error = relative_error(got[row], of_exact[row]);
+      const double cpu_error = relative_error(of_cpu[row], of_exact[row]);
+      worst_logits = std::max(worst_logits, error);
+      worst_cpu = std::max(worst_cpu, cpu_error);
+      CHECK(error < 2 * cpu_error + 1e-3);
+    }
+    const std::vector<SampledToken> tokens = sample(got, options, draws, kSeed, kStep);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const DecodeSequence& sequence = setup.sequences[i];
+      CHECK(sequence.ids == std::vector<int32_t>{tokens[i].id});
+      CHECK(sequence.token == tokens[i].id && sequence.position == positions[i] + 1);
+      CHECK_NEAR(sequence.log_probs.at(0), tokens[i].logp, 1e-5);
+      CHECK_NEAR(sequence.entropies.at(0), tokens[i].entropy, 1e-5);
+    }
+  }
+  CHECK(worst_cpu < 0.05);
+  std::printf("logits' relative distance from float64: engine %.3g, the CPU %.3g\n", worst_logits, worst_cpu);
+}
+
+// Bits do not depend on how many tokens a visit draws, on the sequences around, on the order of threads, or on pages.
+void same_tokens_whatever_happens_around() {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(true), kPositions, 2);
+  const Transformer cpu = cpu_model(model, at::kBFloat16);
+  const Prompts prompts({70, 1, 64, 250, 9}, model.config.vocab_size);
+  const KvCache cache = prompts.prefill(cpu);
+  const auto tokens_of = [&](int32_t per_visit, const std::vector<size_t>& groups, gpu::emulation::Order order) {
+    Setup setup(model, limits_of(per_visit), cache, prompts, order);
+    std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> drawn(setup.sequences.size());
+    size_t first = 0;
+    for (const size_t size : groups) {
+      std::vector<DecodeSequence*> group;
+      for (size_t i = first; i < first + size; ++i) group.push_back(&setup.sequences[i]);
+      for (int32_t done = 0; done < 6; done += per_visit) {
+        const int waits = setup.device.num_synchronisations, replays = setup.device.num_replays;
+        setup.engine.visit(group, kSeed, kStep);
+        CHECK(setup.device.num_synchronisations == waits + 1 && setup.device.num_replays == replays + per_visit);
+        for (size_t i = first; i < first + size; ++i) {
+          const DecodeSequence& sequence = setup.sequences[i];
+          drawn[i].first.insert(drawn[i].first.end(), sequence.ids.begin(), sequence.ids.end());
+          drawn[i].second.insert(drawn[i].second.end(), sequence.log_probs.begin(), sequence.log_probs.end());
+        }
+      }
+      first += size;
+    }
+    for (const auto& [ids, log_probs] : drawn) CHECK(ids.size() == 6 && log_probs.size() == 6);
+    return drawn;
+  };
+  const auto reference = tokens_of(6, {5}, gpu::emulation::Order::in_turn);
+  CHECK(tokens_of(1, {5}, gpu::emulation::Order::reversed) == reference);
+  CHECK(tokens_of(3, {1, 2, 2}, gpu::emulation::Order::last_block) == reference);
+}
+
+// Budgets and stop tokens end a sequence within a visit; the others are not touched.
+void endings() {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(true), kPositions, 3);
+  const Transformer cpu = cpu_model(model, at::kBFloat16);
+  const Prompts prompts({20, 30, 40}, model.config.vocab_size);
+  const KvCache cache = prompts.prefill(cpu);
+  Setup free_running(model, limits_of(6), cache, prompts);
+  free_running.engine.visit(free_running.all(), kSeed, kStep);
+  const auto& reference = free_running.sequences;
+
+  DecodeLimits limits = limits_of(6);
+  limits.stop_ids = {reference[0].ids[2]};
+  Setup setup(model, limits, cache, prompts);
+  setup.sequences[1].budget = 4;
+  setup.engine.visit(setup.all(), kSeed, kStep);
+  for (size_t i = 0; i < 3; ++i) {
+    const DecodeSequence& sequence = setup.sequences[i];
+    const std::vector<int32_t>& ids = reference[i].ids;
+    const std::vector<float>& log_probs = reference[i].log_probs;
+    const auto stop = std::find(ids.begin(), ids.end(), limits.stop_ids[0]);
+    size_t length = i == 1 ? 4 : 6;
+    RowState state = i == 1 ? RowState::full : RowState::running;
+    if (static_cast<size_t>(stop - ids.begin()) < length) {
+      length = static_cast<size_t>(stop - ids.begin()) + 1;
+      state = RowState::stopped;
+    }
+    CHECK(sequence.state == state);
+    const auto count = static_cast<std::ptrdiff_t>(length);
+    CHECK(sequence.ids == std::vector<int32_t>(ids.begin(), ids.begin() + count));
+    CHECK(sequence.log_probs == std::vector<float>(log_probs.begin(), log_probs.begin() + count));
+    CHECK(sequence.num_generated == 1 + length && sequence.position == prompts.lengths[i] + count);
+  }
+  CHECK(setup.sequences[0].state == RowState::stopped && setup.sequences[0].ids.size() <= 3);
+  expect_error(kShape, "ended", [&] { setup.engine.visit({&setup.sequences[0]}, kSeed, kStep); });
+}
+
+void refusals() {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(true), kPositions, 4);
+  const Transformer cpu = cpu_model(model, at::kBFloat16);
+  const Prompts prompts({20}, model.config.vocab_size);
+  const KvCache cache = prompts.prefill(cpu);
+  Setup setup(model, limits_of(4), cache, prompts);
+  const size_t num_allocations = setup.device.num_allocations();
+  const auto refuses = [&](const char* code, const char* text, auto change) {
+    DecodeSequence changed = setup.sequences[0];
+    change(changed);
+    expect_error(code, text, [&] { setup.engine.visit({&changed}, kSeed, kStep); });
+  };
+  refuses(kShape, "vocabulary", [](DecodeSequence& s) { s.token = 203; });
+  refuses(kShape, "reach position", [](DecodeSequence& s) { s.position = kPositions - 3; });
+  refuses(kShape, "pages", [](DecodeSequence& s) { s.pages.clear(); });
+  refuses(kShape, "names page 60", [](DecodeSequence& s) { s.pages[0] = 60; });
+  expect_error(kShape, "9 sequences", [&] {
+    setup.engine.visit(std::vector<DecodeSequence*>(9, &setup.sequences[0]), kSeed, kStep);
+  });
+  setup.engine.visit({}, kSeed, kStep);
+
+  const auto refuses_to_begin = [&](const char* code, const char* text, auto change) {
+    EmulatedDecodeDevice device(gpu::emulation::Order::in_turn, false, size_t{4} << 20);
+    ModelConfig config = model.config;
+    DecodeLimits limits = limits_of(4);
+    change(config, limits);
+    expect_error(code, text, [&] { DecodeEngine(device, config, setup.weights.weights(), limits); });
+    CHECK(device.num_allocations() == 0);
+  };
+  refuses_to_begin(kModel, "head_dim", [](ModelConfig& config, DecodeLimits&) { config.head_dim = 96; });
+  refuses_to_begin(kModel, "share", [](ModelConfig& config, DecodeLimits&) { config.num_heads = 18; });
+  refuses_to_begin(kModel, "multiples of 8", [](ModelConfig& config, DecodeLimits&) { config.hidden_size = 60; });
+  refuses_to_begin(kModel, "layers", [](ModelConfig& config, DecodeLimits&) { config.num_layers = 3; });
+  refuses_to_begin(kConfig, "max_rows", [](ModelConfig&, DecodeLimits& limits) { limits.max_rows = 257; });
+  refuses_to_begin(kOom, "bytes are free", [](ModelConfig&, DecodeLimits& limits) { limits.num_pages = 10000; });
+
+  // Logits that are not finite name their sequence; a healthy one beside it goes on, and no memory was taken since.
+  uint16_t nan[8];
+  std::fill_n(nan, 8, uint16_t{0x7FC0});
+  const int64_t first_value = setup.sequences[0].pages[0] * 2 * kPagePositions * 64;
+  setup.device.upload(setup.engine.layer_cache(1).values + first_value, nan, sizeof nan);
+  DecodeSequence healthy = setup.sequences[0];
+  healthy.position = 0;
+  healthy.pages = {3};
+  expect_error(kNumeric, "prompt key 40", [&] { setup.engine.visit({&healthy, &setup.sequences[0]}, kSeed, kStep); });
+  CHECK(setup.sequences[0].state == RowState::faulty && setup.sequences[0].ids.empty());
+  CHECK(healthy.state == RowState::running && healthy.ids.size() == 4);
+  CHECK(setup.device.num_allocations() == num_allocations);
+}
+
+// What cuda/decode_gpu.cpp does with a GPU in the place of the first device.
+void agrees_with_itself(bool qwen2) {
+  EmulatedDecodeDevice device(gpu::emulation::Order::last_block), reference;
+  decode_cases::check_engine(device, reference, qwen2);
+}
+
+}  // namespace
+
+int main() {
+  agrees_with_the_cpu(true);
+  agrees_with_the_cpu(false);
+  same_tokens_whatever_happens_around();
+  endings();
+  refusals();
+  agrees_with_itself(true);
+  agrees_with_itself(false);
+  return check::finish();
+}

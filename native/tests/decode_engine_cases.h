@@ -1,0 +1,99 @@
+// The decode engine on a device against the same engine over another one (the emulation on the CPU), which the CTest
+// decode_engine holds against the CPU's own decoding: small random models, caches of random keys and values.
+#pragma once
+#include "core/philox.h"
+#include "tests/decode_model.h"
+
+namespace archer::decode_cases {
+
+constexpr int32_t kEnginePositions = 400;
+
+struct EngineSetup {
+  DecodeDevice& device;
+  DeviceModel weights;
+  DecodeEngine engine;
+  std::vector<DecodeSequence> sequences;
+
+  EngineSetup(DecodeDevice& on, const HostModel& model, int32_t tokens_per_visit)
+      : device(on), weights(on, model), engine(on, model.config, weights.weights(), limits(tokens_per_visit)) {
+    Random random(9);
+    const auto page_size = static_cast<size_t>(model.config.num_kv_heads * kPagePositions * model.config.head_dim);
+    const size_t pages = static_cast<size_t>(limits(1).num_pages);
+    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
+      for (uint16_t* cached : {engine.layer_cache(layer).keys, engine.layer_cache(layer).values}) {
+        device.upload(cached, random.bf16(pages * page_size, 1).data(), pages * page_size * 2);
+      }
+    }
+    int32_t next_page = limits(1).num_pages - 1;
+    for (const int32_t position : {0, 63, 64, 300, 127}) {
+      DecodeSequence sequence;
+      sequence.token = position % 7;
+      sequence.position = position;
+      sequence.budget = 50;
+      sequence.prompt_key = static_cast<uint32_t>(position);
+      for (int page = 0; page <= (position + 50) / kPagePositions; ++page) sequence.pages.push_back(next_page--);
+      sequences.push_back(sequence);
+    }
+  }
+  static DecodeLimits limits(int32_t tokens_per_visit) {
+    DecodeLimits limits;
+    limits.max_rows = 8;
+    limits.max_positions = kEnginePositions;
+    limits.num_pages = 30;
+    limits.tokens_per_visit = tokens_per_visit;
+    return limits;
+  }
+  void visit() {
+    std::vector<DecodeSequence*> all;
+    for (DecodeSequence& sequence : sequences) all.push_back(&sequence);
+    engine.visit(all, 17, 2);
+  }
+  std::vector<float> logits() {
+    std::vector<float> rows(sequences.size() * static_cast<size_t>(engine.logits_stride()));
+    device.download(rows.data(), engine.logits(), rows.size() * sizeof(float));
+    device.synchronize();
+    return rows;
+  }
+};
+
+// Logits within bfloat16's rounding of the reference's, every id the CPU's draw from the device's own logits, and the
+// same ids with one or four tokens per visit.
+inline void check_engine(DecodeDevice& device, DecodeDevice& reference_device, bool qwen2) {
+  const HostModel model = random_model(small_config(qwen2), kEnginePositions, 6);
+  EngineSetup setup(device, model, 1), reference(reference_device, model, 1), longer(device, model, 4);
+  const auto V = static_cast<size_t>(model.config.vocab_size);
+  const auto stride = static_cast<size_t>(setup.engine.logits_stride());
+  kernels::SampleScratch scratch;
+  double worst = 0;
+  std::vector<std::vector<int32_t>> ids(setup.sequences.size());
+  for (int step = 0; step < 4; ++step) {
+    std::vector<double> uniforms;
+    for (size_t i = 0; i < setup.sequences.size(); ++i) {
+      const DecodeSequence& sequence = setup.sequences[i];
+      uniforms.push_back(sample_uniform(17, 2, sequence.prompt_key, sequence.sample_index, sequence.num_generated));
+      reference.sequences[i].token = sequence.token;
+    }
+    setup.visit();
+    reference.visit();
+    const std::vector<float> got = setup.logits(), expected = reference.logits();
+    for (size_t i = 0; i < setup.sequences.size(); ++i) {
+      double difference = 0, size = 0;
+      for (size_t v = i * stride; v < i * stride + V; ++v) {
+        difference += std::pow(static_cast<double>(got[v]) - static_cast<double>(expected[v]), 2);
+        size += std::pow(static_cast<double>(expected[v]), 2);
+      }
+      worst = std::max(worst, std::sqrt(difference / size));
+      kernels::SampledToken token;
+      CHECK(kernels::sample_row(&got[i * stride], static_cast<int64_t>(V), {}, uniforms[i], scratch, &token));
+      CHECK(setup.sequences[i].ids == std::vector<int32_t>{token.id});
+      CHECK_NEAR(setup.sequences[i].log_probs.at(0), token.logp, 1e-5);
+      ids[i].push_back(setup.sequences[i].ids.at(0));
+    }
+  }
+  longer.visit();
+  for (size_t i = 0; i < ids.size(); ++i) CHECK(longer.sequences[i].ids == ids[i]);
+  CHECK(worst < 0.03);
+  std::printf("engine, %s: logits within %.2g of the reference device's\n", qwen2 ? "qwen2" : "all flags", worst);
+}
+
+}  // namespace archer::decode_cases
