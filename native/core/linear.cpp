@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -20,6 +21,7 @@ using kernels::tile_blocks;
 
 constexpr int64_t kRowsAtOnce = 512;            // packed rows that fit the L2 cache beside a block of the weight
 constexpr int64_t kGrainElements = 1 << 15;     // of the weight: fewer are not worth a second thread
+constexpr int64_t kFewRows = 16;                // up to which our own kernel is faster than BLAS, two and a half times at 8
 constexpr int64_t kRowBytes = 1 << 20;          // of rows as they lie, likewise beside the weight in the L2 cache
 
 // Per calling thread, kept: packing is a small part of a small product, mapping memory is not.
@@ -56,6 +58,10 @@ void multiply(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor
 
 bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
   return x.scalar_type() == at::kBFloat16 && kernels::tile_kernels() && x.is_contiguous() && weight_NK.is_contiguous();
+}
+
+bool row_by_row(const at::Tensor& x_RK) {
+  return BatchInvariantScope::active() || (!c10::GradMode::is_enabled() && x_RK.numel() <= kFewRows * x_RK.size(-1));
 }
 
 // bfloat16 as float32; contiguous.
@@ -98,7 +104,7 @@ bool linear_is_row_exact(at::ScalarType dtype) {
 
 at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
   const bool tiles = tiles_fit(x_RK, weight_NK);
-  if (!tiles && !BatchInvariantScope::active()) {
+  if (!tiles && !row_by_row(x_RK)) {
     return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
   }
   auto sizes = x_RK.sizes().vec();
@@ -114,13 +120,14 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
   return out.to(x_RK.scalar_type());
 }
 
-bool row_exact_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
+bool own_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
   if (tiles_fit(x_RK, weight_NK)) {
     multiply(x_RK, weight_NK, {}, nullptr, out_RN.data_ptr<float>());
     return true;
   }
-  if (BatchInvariantScope::active()) multiply_rows(widened(x_RK), weight_NK, {}, out_RN);
-  return BatchInvariantScope::active();
+  if (!row_by_row(x_RK)) return false;
+  multiply_rows(widened(x_RK), weight_NK, {}, out_RN);
+  return true;
 }
 
 }  // namespace archer

@@ -1,5 +1,5 @@
-// y = x Wᵀ + bias without autograd: our own tiles for bfloat16 where the processor has them (kernels/tile_linear.h), else ATen,
-// or rows one by one (kernels/row_linear.h) in a BatchInvariantScope.
+// y = x Wᵀ + bias without autograd: our own tiles for bfloat16 where the processor has them (kernels/tile_linear.h); else rows one by
+// one (kernels/row_linear.h) where there are few of them or in a BatchInvariantScope; else ATen.
 // Legend: R rows, K inputs, N outputs.
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -13,6 +13,6 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
 bool linear_is_row_exact(at::ScalarType dtype);
 
 // The same product, of bfloat16 inputs not rounded to bfloat16. False where ATen would have to multiply: nothing is done then.
-bool row_exact_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN);
+bool own_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN);
 
 }  // namespace archer

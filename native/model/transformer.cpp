@@ -167,7 +167,7 @@ at::Tensor Transformer::logits(const at::Tensor& hidden_MH) const {
   const at::ScalarType dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor logits_MV = at::empty({hidden.size(0), config_.vocab_size}, dtype);
   const at::Tensor weight = head().compute.detach();
-  if (!row_exact_logits(hidden, weight, logits_MV)) head_logits(hidden, weight, logits_MV);
+  if (!own_logits(hidden, weight, logits_MV)) head_logits(hidden, weight, logits_MV);
   return logits_MV;
 }
 
