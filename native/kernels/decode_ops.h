@@ -32,7 +32,8 @@ constexpr int kMaxGroup = 8;       // query heads per kv head that attention tak
 // Threads per block.
 constexpr int kRowThreads = 256, kAppendThreads = 128, kPartThreads = 256, kChooseThreads = 512;
 
-// Keys and values of one layer, [pages, K, 64, D] each (kv_page.h). A row's position p lies in page table_BP[row][p / 64].
+// Keys and values of one layer, [pages, K, 64, D] each (kernels/kv_page.h). A row's position p lies in page
+// table_BP[row][p / 64].
 struct PagedKeys {
   uint16_t* keys = nullptr;
   uint16_t* values = nullptr;

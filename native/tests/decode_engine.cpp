@@ -80,9 +80,11 @@ struct Setup {
       sequences.push_back(sequence);
     }
     for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
-      const at::Tensor &keys = cache.keys[static_cast<size_t>(layer)], &values = cache.values[static_cast<size_t>(layer)];
-      device.upload(engine.layer_cache(layer).keys, keys.const_data_ptr(), keys.nbytes());
-      device.upload(engine.layer_cache(layer).values, values.const_data_ptr(), values.nbytes());
+      const auto copy = [&](uint16_t* to, const at::Tensor& from) {
+        device.upload(to, from.const_data_ptr(), from.nbytes());
+      };
+      copy(engine.layer_cache(layer).keys, cache.keys[static_cast<size_t>(layer)]);
+      copy(engine.layer_cache(layer).values, cache.values[static_cast<size_t>(layer)]);
     }
   }
 

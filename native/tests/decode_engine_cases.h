@@ -1,7 +1,10 @@
 // The decode engine on a device against the same engine over another one (the emulation on the CPU), which the CTest
 // decode_engine holds against the CPU's own decoding: small random models, caches of random keys and values.
 #pragma once
+#include <algorithm>
+
 #include "core/philox.h"
+#include "kernels/sample_row.h"
 #include "tests/decode_model.h"
 
 namespace archer::decode_cases {

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "decode/engine.h"
-#include "tests/decode_kernel_cases.h"
+#include "tests/decode_case_tools.h"
+#include "tests/device_array.h"
 
 namespace archer::decode_cases {
 

@@ -11,6 +11,7 @@
 
 #include "tests/cuda/decode_bench.h"
 #include "tests/decode_engine_cases.h"
+#include "tests/decode_kernel_cases.h"
 
 using namespace archer;
 
