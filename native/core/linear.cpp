@@ -2,8 +2,9 @@
 #include "core/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 
 #include <algorithm>
 
@@ -97,21 +98,29 @@ bool linear_is_row_exact(at::ScalarType dtype) {
 }
 
 at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
-  const bool tiles = tiles_fit(x_RK, weight_NK);
-  if (!tiles && !BatchInvariantScope::active()) {
-    return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
-  }
   auto sizes = x_RK.sizes().vec();
   sizes.back() = weight_NK.size(0);
-  if (tiles) {
-    at::Tensor out = at::empty(sizes, x_RK.options());
-    multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out.data_ptr()), nullptr);
-    return out;
+  at::Tensor out = at::empty(sizes, x_RK.options());
+  linear_product_into(x_RK, weight_NK, bias_N, out);
+  return out;
+}
+
+void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
+  if (tiles_fit(x_RK, weight_NK)) return multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out_RN.data_ptr()), nullptr);
+  if (BatchInvariantScope::active()) {
+    const at::Tensor x = widened(x_RK);
+    at::Tensor out = at::empty(out_RN.sizes(), x.options());
+    multiply_rows(x, weight_NK, bias_N, out);
+    out_RN.copy_(out);
+    return;
   }
-  const at::Tensor x = widened(x_RK);
-  at::Tensor out = at::empty(sizes, x.options());
-  multiply_rows(x, weight_NK, bias_N, out);
-  return out.to(x_RK.scalar_type());
+  const at::Tensor x = x_RK.reshape({-1, weight_NK.size(1)});
+  at::Tensor out = out_RN.view({-1, weight_NK.size(0)});
+  if (bias_N.defined()) {
+    at::addmm_out(out, bias_N, x, weight_NK.t());
+  } else {
+    at::mm_out(out, x, weight_NK.t());
+  }
 }
 
 bool row_exact_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
