@@ -194,7 +194,7 @@ Napi::Value PolicyObject::logits(const Napi::CallbackInfo& info) {
     auto sequences = packed(object(info[0], "request"), "ids", "offsets");
     const auto control = control_argument(info, 1);
     return jobs_->run(info.Env(), control, [=, model = model()]() -> MakeResult {
-      const at::Tensor logits = model->logits(model->hidden_states(sequences, false, control.get())).to(at::kFloat).contiguous();
+      const at::Tensor logits = model->logits(model->hidden_states(sequences, control.get())).to(at::kFloat).contiguous();
       auto values = std::make_shared<std::vector<float>>(logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel());
       return [values](Napi::Env env) -> Napi::Value { return to_js(env, *values); };
     });

@@ -2,9 +2,9 @@
 #include "core/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
-#include <c10/core/GradMode.h>
+#include <ATen/ops/mm.h>
 
 #include <algorithm>
 
@@ -61,7 +61,7 @@ bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
 }
 
 bool row_by_row(const at::Tensor& x_RK) {
-  return BatchInvariantScope::active() || (!c10::GradMode::is_enabled() && x_RK.numel() <= kFewRows * x_RK.size(-1));
+  return BatchInvariantScope::active() || x_RK.numel() <= kFewRows * x_RK.size(-1);
 }
 
 // bfloat16 as float32; contiguous.
@@ -103,21 +103,29 @@ bool linear_is_row_exact(at::ScalarType dtype) {
 }
 
 at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
-  const bool tiles = tiles_fit(x_RK, weight_NK);
-  if (!tiles && !row_by_row(x_RK)) {
-    return at::linear(x_RK, weight_NK, bias_N.defined() ? std::optional(bias_N) : std::nullopt);
-  }
   auto sizes = x_RK.sizes().vec();
   sizes.back() = weight_NK.size(0);
-  if (tiles) {
-    at::Tensor out = at::empty(sizes, x_RK.options());
-    multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out.data_ptr()), nullptr);
-    return out;
+  at::Tensor out = at::empty(sizes, x_RK.options());
+  linear_product_into(x_RK, weight_NK, bias_N, out);
+  return out;
+}
+
+void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
+  if (tiles_fit(x_RK, weight_NK)) return multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out_RN.data_ptr()), nullptr);
+  if (row_by_row(x_RK)) {
+    const at::Tensor x = widened(x_RK);
+    at::Tensor out = x.scalar_type() == out_RN.scalar_type() ? out_RN : at::empty(out_RN.sizes(), x.options());
+    multiply_rows(x, weight_NK, bias_N, out);
+    if (!out.is_same(out_RN)) out_RN.copy_(out);
+    return;
   }
-  const at::Tensor x = widened(x_RK);
-  at::Tensor out = at::empty(sizes, x.options());
-  multiply_rows(x, weight_NK, bias_N, out);
-  return out.to(x_RK.scalar_type());
+  const at::Tensor x = x_RK.reshape({-1, weight_NK.size(1)});
+  at::Tensor out = out_RN.view({-1, weight_NK.size(0)});
+  if (bias_N.defined()) {
+    at::addmm_out(out, bias_N, x, weight_NK.t());
+  } else {
+    at::mm_out(out, x, weight_NK.t());
+  }
 }
 
 bool own_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {

@@ -8,6 +8,8 @@ namespace archer {
 
 // x_RK [.., K] and weight_NK of one dtype; bias_N may be undefined. Returns [.., N] of that dtype.
 at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N = {});
+// The same, to the last bit, into a contiguous tensor of the caller.
+void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN);
 
 // Whether linear_product() computes each row in the same way whatever rows stand around it.
 bool linear_is_row_exact(at::ScalarType dtype);

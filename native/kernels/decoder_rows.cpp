@@ -20,21 +20,32 @@ ARCHER_INLINE void rms_norm_body(const T* x, const T* weight, T* out, Accumulato
 
 // With y = x * rstd: dx = rstd * (dout * w - y * mean(dout * w * y)).
 template <typename T>
-ARCHER_INLINE void rms_norm_backward_body(const T* x, const T* weight, const Accumulator<T>* rstd, const T* dout, T* dx,
+ARCHER_INLINE void rms_norm_backward_body(const T* x, const T* weight, const Accumulator<T>* rstd,
+                                          const Accumulator<T>* dout, Accumulator<T>* sum, T* rounded,
                                           Accumulator<T>* dweight, int64_t rows, int64_t n) {
   using A = Accumulator<T>;
-  for (int64_t row = 0; row < rows; ++row, x += n, dout += n, dx += n) {
+  for (int64_t row = 0; row < rows; ++row, x += n, dout += n, rounded += n) {
     const A scale = rstd[row];
     A dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t j = 0; j < n; ++j) {
-      const A share = widen(dout[j]) * widen(x[j]) * scale;
+      const A share = dout[j] * widen(x[j]) * scale;
       dot += share * widen(weight[j]);
       dweight[j] += share;
     }
     const A mean = dot / static_cast<A>(n) * scale;
+    if (sum) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; ++j) dx[j] = narrow<T>(scale * (widen(dout[j]) * widen(weight[j]) - widen(x[j]) * mean));
+      for (int64_t j = 0; j < n; ++j) {
+        const A total = sum[j] + scale * (dout[j] * widen(weight[j]) - widen(x[j]) * mean);
+        sum[j] = total;
+        rounded[j] = narrow<T>(total);
+      }
+      sum += n;
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < n; ++j) rounded[j] = narrow<T>(scale * (dout[j] * widen(weight[j]) - widen(x[j]) * mean));
+    }
   }
 }
 
@@ -49,32 +60,54 @@ ARCHER_INLINE void swiglu_body(const T* gate, const T* up, T* out, int64_t count
 }
 
 template <typename T>
-ARCHER_INLINE void swiglu_backward_body(const T* gate, const T* up, const T* dout, T* dgate, T* dup, int64_t count) {
+ARCHER_INLINE void swiglu_backward_body(T* gate, T* up, const T* dout, T* out, int64_t count) {
   using A = Accumulator<T>;
 #pragma omp simd
   for (int64_t j = 0; j < count; ++j) {
-    const A g = widen(gate[j]), d = widen(dout[j]);
-    const A sigmoid = A(1) / (A(1) + exponential(-g));
-    dup[j] = narrow<T>(d * g * sigmoid);
-    dgate[j] = narrow<T>(d * widen(up[j]) * sigmoid * (A(1) + g * (A(1) - sigmoid)));
+    const A g = widen(gate[j]), u = widen(up[j]), d = widen(dout[j]);
+    const A sigmoid = A(1) / (A(1) + exponential(-g)), silu = g * sigmoid;
+    out[j] = narrow<T>(silu * u);
+    up[j] = narrow<T>(d * silu);
+    gate[j] = narrow<T>(d * u * sigmoid * (A(1) + g * (A(1) - sigmoid)));
   }
 }
 
 template <typename T>
 ARCHER_INLINE void rotate_body(const T* x, const T* cosine, const T* sine, const int32_t* positions, T* out,
-                               int64_t rows, int64_t heads, int64_t head_dim, int sine_sign) {
+                               int64_t rows, int64_t heads, int64_t head_dim) {
   using A = Accumulator<T>;
   const int64_t half = head_dim / 2;
-  const A sign = static_cast<A>(sine_sign);
   for (int64_t row = 0; row < rows; ++row) {
     const T* c = cosine + positions[row] * half;
     const T* s = sine + positions[row] * half;
     for (int64_t head = 0; head < heads; ++head, x += head_dim, out += head_dim) {
 #pragma omp simd
       for (int64_t j = 0; j < half; ++j) {
-        const A a = widen(x[j]), b = widen(x[j + half]), cj = widen(c[j]), sj = sign * widen(s[j]);
+        const A a = widen(x[j]), b = widen(x[j + half]), cj = widen(c[j]), sj = widen(s[j]);
         out[j] = narrow<T>(a * cj - b * sj);
         out[j + half] = narrow<T>(b * cj + a * sj);
+      }
+    }
+  }
+}
+
+template <typename T>
+ARCHER_INLINE void rotate_backward_body(Accumulator<T>* grad, const T* cosine, const T* sine, const int32_t* positions,
+                                        T* rounded, int64_t rows, int64_t heads, int64_t head_dim) {
+  using A = Accumulator<T>;
+  const int64_t half = head_dim / 2;
+  for (int64_t row = 0; row < rows; ++row) {
+    const T* c = cosine + positions[row] * half;
+    const T* s = sine + positions[row] * half;
+    for (int64_t head = 0; head < heads; ++head, grad += head_dim, rounded += head_dim) {
+#pragma omp simd
+      for (int64_t j = 0; j < half; ++j) {
+        const A cj = widen(c[j]), sj = widen(s[j]), a = grad[j] * cj + grad[j + half] * sj;
+        const A b = grad[j + half] * cj - grad[j] * sj;
+        grad[j] = a;
+        grad[j + half] = b;
+        rounded[j] = narrow<T>(a);
+        rounded[j + half] = narrow<T>(b);
       }
     }
   }
@@ -90,22 +123,28 @@ ARCHER_INLINE void rotate_body(const T* x, const T* cosine, const T* sine, const
     rms_norm_body<T>(x, weight, out, rstd, rows, n, eps);                                                             \
   }                                                                                                                   \
   template <>                                                                                                         \
-  ARCHER_CLONES void rms_norm_backward<T>(const T* x, const T* weight, const Accumulator<T>* rstd, const T* dout,     \
-                                          T* dx, Accumulator<T>* dweight, int64_t rows, int64_t n) {                  \
-    rms_norm_backward_body<T>(x, weight, rstd, dout, dx, dweight, rows, n);                                           \
+  ARCHER_CLONES void rms_norm_backward<T>(const T* x, const T* weight, const Accumulator<T>* rstd,                    \
+                                          const Accumulator<T>* dout, Accumulator<T>* sum, T* rounded,                \
+                                          Accumulator<T>* dweight, int64_t rows, int64_t n) {                         \
+    rms_norm_backward_body<T>(x, weight, rstd, dout, sum, rounded, dweight, rows, n);                                 \
   }                                                                                                                   \
   template <>                                                                                                         \
   ARCHER_CLONES void swiglu<T>(const T* gate, const T* up, T* out, int64_t count) {                                   \
     swiglu_body<T>(gate, up, out, count);                                                                             \
   }                                                                                                                   \
   template <>                                                                                                         \
-  ARCHER_CLONES void swiglu_backward<T>(const T* gate, const T* up, const T* dout, T* dgate, T* dup, int64_t count) { \
-    swiglu_backward_body<T>(gate, up, dout, dgate, dup, count);                                                       \
+  ARCHER_CLONES void swiglu_backward<T>(T* gate, T* up, const T* dout, T* out, int64_t count) {                       \
+    swiglu_backward_body<T>(gate, up, dout, out, count);                                                              \
   }                                                                                                                   \
   template <>                                                                                                         \
   ARCHER_CLONES void rotate<T>(const T* x, const T* cosine, const T* sine, const int32_t* positions, T* out,          \
-                               int64_t rows, int64_t heads, int64_t head_dim, int sine_sign) {                        \
-    rotate_body<T>(x, cosine, sine, positions, out, rows, heads, head_dim, sine_sign);                                \
+                               int64_t rows, int64_t heads, int64_t head_dim) {                                       \
+    rotate_body<T>(x, cosine, sine, positions, out, rows, heads, head_dim);                                           \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  ARCHER_CLONES void rotate_backward<T>(Accumulator<T>* grad, const T* cosine, const T* sine, const int32_t* positions,\
+                                        T* rounded, int64_t rows, int64_t heads, int64_t head_dim) {                  \
+    rotate_backward_body<T>(grad, cosine, sine, positions, rounded, rows, heads, head_dim);                           \
   }
 ARCHER_STAMP(float)
 ARCHER_STAMP(double)

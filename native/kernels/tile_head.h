@@ -12,7 +12,9 @@
 #include <cstdint>
 
 #include "kernels/tile_attention.h"
+#include "kernels/tile_attention_backward.h"
 #include "kernels/tile_linear.h"
+#include "kernels/tile_matmul.h"
 
 namespace archer::kernels {
 
@@ -98,6 +100,12 @@ struct TileKernels {
   void (*grad_rows)(const TileGradRows& job, int64_t begin, int64_t end);  // blocks of 32 columns of the hidden states
   void (*linear)(const TileLinear& job, uint16_t* scratch);
   void (*attention)(const TileAttention& job, float* scratch);
+  void (*attention_backward)(const TileAttentionBackward& job, float* scratch);
+  // Of x [R, C], the blocks of 32 rows from `begin` to `end`: [C / 32][R / 32][2][16 pairs of rows][16 columns][2].
+  void (*pack_pairs)(const TileMatrix& x, int64_t begin, int64_t end, uint16_t* packed);
+  // Of x [R, C], the blocks of 32 rows from `begin` to `end`: [C / 32][R / 32][32 columns][32 rows].
+  void (*transpose)(const TileMatrix& x, int64_t begin, int64_t end, uint16_t* blocks);
+  void (*matmul)(const TileMatmul& job, uint16_t* scratch, float* sums);
 };
 
 // bfloat16 elements of scratch for one thread, aligned to 64 bytes.

@@ -2,6 +2,7 @@
 #include "kernels/tile_head.h"
 
 #include "kernels/cpu_isa.h"
+#include "kernels/tile_attention_backward_scratch.h"
 
 namespace archer::kernels {
 
@@ -17,6 +18,15 @@ int64_t tile_attention_scratch(int64_t tokens, int64_t group, int64_t head_dim) 
   const int64_t columns = tile_blocks(head_dim) * kTile, tiles = (tokens * group + kQueryTile - 1) / kQueryTile;
   return (kKeyBlock + kQueryTile / 2) * columns + tiles * tile_state_floats(columns);
 }
+
+int64_t tile_attention_backward_scratch(int64_t length, int64_t group, int64_t head_dim) {
+  BackwardScratch counted;
+  return lay_out(length, group, head_dim, nullptr, counted);
+}
+
+int64_t tile_matmul_scratch(int64_t inner) { return kTile * tile_blocks(inner) * kTile; }
+
+int64_t tile_matmul_sums(int64_t rows) { return tile_blocks(rows) * kBlockElements; }
 
 const TileKernels* tile_kernels() {
 #if defined(ARCHER_TILE_KERNELS)

@@ -1,8 +1,10 @@
 // The tile kernels with AMX: eight tile registers hold a 2 x 2 block of sums, two operands from each side.
 #if defined(__AMX_BF16__)
+#include "kernels/tile_attention_backward_kernels.h"
 #include "kernels/tile_attention_kernels.h"
 #include "kernels/tile_head_kernels.h"
 #include "kernels/tile_linear_kernels.h"
+#include "kernels/tile_matmul_kernels.h"
 
 #include <atomic>
 
@@ -140,7 +142,8 @@ struct AmxTiles {
 extern const TileKernels kAmxTileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<AmxTiles>, forward<AmxTiles>, sum_row, largest_logits<AmxTiles>,
     entropy_gradient, grad_hidden<AmxTiles>, grad_head<AmxTiles>, grad_rows,
-    linear<AmxTiles>, attention<AmxTiles>};
+    linear<AmxTiles>, attention<AmxTiles>, attention_backward<AmxTiles>,
+    pack_pairs,       transpose, matmul<AmxTiles>};
 
 }  // namespace archer::kernels
 #endif

@@ -1,8 +1,10 @@
 // The tile kernels with AVX512-BF16: eight rows by two vectors of sums, each row's pair broadcast from memory.
 #if defined(__AVX512BF16__)
+#include "kernels/tile_attention_backward_kernels.h"
 #include "kernels/tile_attention_kernels.h"
 #include "kernels/tile_head_kernels.h"
 #include "kernels/tile_linear_kernels.h"
+#include "kernels/tile_matmul_kernels.h"
 
 namespace archer::kernels {
 namespace {
@@ -111,7 +113,8 @@ struct Avx512Tiles {
 extern const TileKernels kAvx512TileKernels = {
     pack_hidden,      pack_scaled_hidden,    sampled_logits<Avx512Tiles>, forward<Avx512Tiles>, sum_row, largest_logits<Avx512Tiles>,
     entropy_gradient, grad_hidden<Avx512Tiles>, grad_head<Avx512Tiles>, grad_rows,
-    linear<Avx512Tiles>, attention<Avx512Tiles>};
+    linear<Avx512Tiles>, attention<Avx512Tiles>, attention_backward<Avx512Tiles>,
+    pack_pairs,       transpose, matmul<Avx512Tiles>};
 
 }  // namespace archer::kernels
 #endif

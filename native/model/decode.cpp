@@ -76,7 +76,7 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
     cache.check(pages_B[i], positions_B[i] + 1);
   }
   const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> w = weights(false);
+  const std::vector<at::Tensor> w = weights();
   const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
     return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
   };

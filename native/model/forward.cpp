@@ -1,12 +1,11 @@
-// The packed forward: hidden states of sequences laid end to end, and their backward. Every linear layer sees all T
-// tokens at once; only attention knows where a sequence ends.
+// The packed forward: hidden states of sequences laid end to end. Every linear layer sees all T tokens at once; only
+// attention knows where a sequence ends.
 //   x [T, H] the residual stream; q [T, heads * D]; k, v [T, kv_heads * D]
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/autograd.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -43,12 +42,6 @@ at::Tensor positions_of(const PackedSequences& sequences) {
   return positions_T;
 }
 
-at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
-  at::Tensor tensor = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
-  std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor;
-}
-
 // states [T, K * D] of the packed sequences into their pages.
 void fill_cache(const at::Tensor& states, const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,
                 at::Tensor& cached) {
@@ -65,18 +58,28 @@ void fill_cache(const at::Tensor& states, const PackedSequences& sequences, cons
 
 }  // namespace
 
-at::Tensor Transformer::forward(const PackedSequences& sequences, bool training, const JobControl* control,
-                                const Destination* destination) const {
+at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
+  std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
+  return tensor;
+}
+
+Rotation Transformer::rotation_of(const PackedSequences& sequences) const {
   check_offsets(sequences);
   check_ids(sequences.ids);
-  const at::AutoGradMode grad_mode(training);
-  const std::vector<at::Tensor> w = weights(training);
+  rope_.reserve(longest(sequences));
+  return {rope_.cosine(), rope_.sine(), positions_of(sequences)};
+}
+
+at::Tensor Transformer::forward(const PackedSequences& sequences, const JobControl* control,
+                                const Destination* destination) const {
+  const at::NoGradGuard no_grad;
+  const Rotation rotation = rotation_of(sequences);
+  const std::vector<at::Tensor> w = weights();
   const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
     return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
   };
-  rope_.reserve(longest(sequences));
-  const Rotation rotation{rope_.cosine(), rope_.sine(), positions_of(sequences)};
-  const auto plan = c10::make_intrusive<AttentionPlan>(sequences);
+  const AttentionPlan plan(sequences);
   const double eps = config_.rms_norm_eps;
 
   at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids));
@@ -104,29 +107,8 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, bool training,
   return rms_norm(x, w[final_norm_], eps);
 }
 
-at::Tensor Transformer::hidden_states(const PackedSequences& sequences, bool training,
-                                      const JobControl* control) const {
-  require(trainable_ || !training, kInternal, "a frozen model cannot be trained");
-  return forward(sequences, training, control, nullptr);
-}
-
-void Transformer::backward(const at::Tensor& hidden_TH, const at::Tensor& grad_TH,
-                           std::vector<at::Tensor>& grads) const {
-  require(hidden_TH.requires_grad(), kInternal, "backward needs hidden states of a training forward");
-  require(grad_TH.sizes() == hidden_TH.sizes(), kShape, "the gradient has another shape than the hidden states");
-  require(grads.size() == parameters_.size(), kShape, "backward needs one gradient buffer per parameter");
-  std::vector<int64_t> indices;
-  torch::autograd::variable_list inputs;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (static_cast<int64_t>(i) == head_ && head_ != embedding_) continue;  // the loss computes the head's gradient
-    indices.push_back(i);
-    inputs.push_back(leaves_[i]);
-  }
-  // Differentiates with a graph of its own: the buffers are freed as it goes, and nothing is left in the leaves.
-  const torch::autograd::variable_list computed =
-      torch::autograd::grad({hidden_TH}, inputs, {grad_TH.to(compute_dtype_)});
-  const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < indices.size(); ++i) grads[indices[i]].add_(computed[i]);
+at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const JobControl* control) const {
+  return forward(sequences, control, nullptr);
 }
 
 at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,
@@ -138,7 +120,7 @@ at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vec
     cache.check(targets_N[i].pages, sequences.offsets[i + 1] - sequences.offsets[i]);
   }
   const Destination destination{targets_N, cache};
-  const at::Tensor hidden_TH = forward(sequences, false, control, &destination);
+  const at::Tensor hidden_TH = forward(sequences, control, &destination);
   std::vector<int32_t> last;
   for (size_t i = 1; i < sequences.offsets.size(); ++i) last.push_back(sequences.offsets[i] - 1);
   return hidden_TH.index_select(0, ids_tensor(last));

@@ -132,23 +132,12 @@ void Transformer::refresh_compute_weights() {
 
 const Parameter& Transformer::head() const { return parameters_[head_]; }
 
-std::vector<at::Tensor> Transformer::weights(bool training) const {
+std::vector<at::Tensor> Transformer::weights() const {
   std::vector<at::Tensor> tensors;
   tensors.reserve(parameters_.size());
-  if (training) leaves_.resize(parameters_.size());
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& compute = parameters_[i].compute;
-    require(compute.defined(), kModel, "tensor " + parameters_[i].name + " has not been loaded");
-    if (!training) {
-      tensors.push_back(compute);
-      continue;
-    }
-    at::Tensor& leaf = leaves_[i];
-    if (!leaf.defined() || leaf.const_data_ptr() != compute.const_data_ptr()) {
-      leaf = compute.detach();
-      leaf.set_requires_grad(true);
-    }
-    tensors.push_back(leaf);
+  for (const Parameter& parameter : parameters_) {
+    require(parameter.compute.defined(), kModel, "tensor " + parameter.name + " has not been loaded");
+    tensors.push_back(parameter.compute);
   }
   return tensors;
 }

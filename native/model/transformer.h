@@ -1,5 +1,5 @@
-// A decoder-only transformer over libtorch: weights, the packed forward that training differentiates, and the
-// prefill/decode pair that generation runs on the same weights (shared in place: an update is seen at once).
+// A decoder-only transformer over libtorch: weights, the packed forward, and the prefill/decode pair that generation runs on the
+// same weights (shared in place: an update is seen at once). Training's forward and backward: training_pass.h.
 //   T packed tokens, N sequences, B sequences decoded together, H hidden, V vocabulary, L layers, K kv heads, D head_dim
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -12,6 +12,7 @@
 #include "core/packed.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/ops.h"
 #include "model/rope.h"
 
 namespace archer {
@@ -55,13 +56,21 @@ class Transformer {
   // The head: lm_head.weight, or the embedding where tied. [V, H], compute dtype.
   const Parameter& head() const;
 
-  // Hidden states after the final norm [T, H]. Differentiable with respect to the compute weights when `training`:
-  // call backward(hidden, grad) afterwards.
-  at::Tensor hidden_states(const PackedSequences& sequences, bool training, const JobControl* control) const;
+  // Hidden states after the final norm [T, H].
+  at::Tensor hidden_states(const PackedSequences& sequences, const JobControl* control) const;
 
-  // Runs backward from d loss / d hidden [T, H] and adds the gradients into `grads` (float32, one per parameter in the
-  // order of parameters(), same shapes). The head's own gradient comes from the loss, which adds into the same buffer.
-  void backward(const at::Tensor& hidden_TH, const at::Tensor& grad_TH, std::vector<at::Tensor>& grads) const;
+  // ---- for passes over the layers ----
+  struct Layer {  // indices into parameters(); -1 where the configuration has none
+    int64_t input_norm, q, q_bias, k, k_bias, v, v_bias, q_norm, k_norm, o, o_bias;
+    int64_t post_norm, gate, gate_bias, up, up_bias, down, down_bias;
+  };
+  const std::vector<Layer>& layers() const { return layers_; }
+  int64_t embedding_index() const { return embedding_; }
+  int64_t final_norm_index() const { return final_norm_; }
+  // The compute weights, one per parameter; ARCHER_E_MODEL where one has not been loaded.
+  std::vector<at::Tensor> weights() const;
+  // The angles of a pack's tokens; ARCHER_E_SHAPE where its ids or offsets are wrong.
+  Rotation rotation_of(const PackedSequences& sequences) const;
 
   // ---- generation ----
   // Runs each packed sequence once, writes its keys and values into its pages, and returns the hidden state after the
@@ -77,20 +86,13 @@ class Transformer {
   at::Tensor logits(const at::Tensor& hidden_MH) const;
 
  private:
-  struct Layer {  // indices into parameters_; -1 where the configuration has none
-    int64_t input_norm, q, q_bias, k, k_bias, v, v_bias, q_norm, k_norm, o, o_bias;
-    int64_t post_norm, gate, gate_bias, up, up_bias, down, down_bias;
-  };
   struct Destination {  // where prefill puts keys and values
     const std::vector<PrefillTarget>& targets_N;
     KvCache& cache;
   };
 
   int64_t add_parameter(std::string name, std::vector<int64_t> shape, bool decays);
-  // What the forward reads: the compute weights, or leaves of an autograd graph that share their memory.
-  std::vector<at::Tensor> weights(bool training) const;
-  at::Tensor forward(const PackedSequences& sequences, bool training, const JobControl* control,
-                     const Destination* destination) const;
+  at::Tensor forward(const PackedSequences& sequences, const JobControl* control, const Destination* destination) const;
   void check_ids(const std::vector<int32_t>& ids) const;
 
   ModelConfig config_;
@@ -101,8 +103,9 @@ class Transformer {
   std::vector<at::Tensor> compute_, masters_;  // theirs once load() has given them a value; empty before the first
   std::vector<Layer> layers_;
   int64_t embedding_ = -1, final_norm_ = -1, head_ = -1;
-  mutable RopeTable rope_;                   // grows with the longest sequence seen
-  mutable std::vector<at::Tensor> leaves_;  // made at the first training forward
+  mutable RopeTable rope_;  // grows with the longest sequence seen
 };
+
+at::Tensor ids_tensor(const std::vector<int32_t>& ids);  // int64, as libtorch's indexing wants them
 
 }  // namespace archer

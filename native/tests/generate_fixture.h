@@ -88,7 +88,7 @@ inline Sample reference(const Transformer& model, const GenerateRequest& request
   sample.reason = FinishReason::length;
   archer::kernels::SampleScratch scratch;
   for (uint32_t k = 0; k < request.max_new_tokens && sample.reason == FinishReason::length; ++k) {
-    const at::Tensor hidden = model.hidden_states(pack({ids}), false, nullptr);
+    const at::Tensor hidden = model.hidden_states(pack({ids}), nullptr);
     const at::Tensor logits = model.logits(hidden.narrow(0, hidden.size(0) - 1, 1));
     const double u = archer::sample_uniform(request.seed, request.step, request.prompt_keys[prompt], sample_index, k);
     archer::SampledToken token;

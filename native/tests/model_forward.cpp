@@ -12,10 +12,10 @@ namespace {
 void packing(const Flavour& flavour, at::ScalarType dtype, double tolerance) {
   const Transformer model = make_model(flavour.config, dtype, 1, false);
   const PackedSequences all = make_sequences({5, 17, 1, 16, 3, 40, 15}, flavour.config.vocab_size, 2);
-  const at::Tensor packed_TH = model.hidden_states(all, false, nullptr);
+  const at::Tensor packed_TH = model.hidden_states(all, nullptr);
   CHECK(packed_TH.scalar_type() == dtype && !packed_TH.requires_grad());
   for (size_t i = 0; i + 1 < all.offsets.size(); ++i) {
-    const at::Tensor alone = model.hidden_states(part(all, i, i + 1), false, nullptr);
+    const at::Tensor alone = model.hidden_states(part(all, i, i + 1), nullptr);
     CHECK_NEAR(relative_error(packed_TH.slice(0, all.offsets[i], all.offsets[i + 1]), alone), 0, tolerance);
   }
 }
@@ -24,9 +24,9 @@ void packing(const Flavour& flavour, at::ScalarType dtype, double tolerance) {
 void causality(const Flavour& flavour) {
   const Transformer model = make_model(flavour.config, at::kDouble, 1, false);
   PackedSequences sequences = make_sequences({9, 9}, flavour.config.vocab_size, 3);
-  const at::Tensor before = model.hidden_states(sequences, false, nullptr);
+  const at::Tensor before = model.hidden_states(sequences, nullptr);
   sequences.ids[4] = (sequences.ids[4] + 1) % static_cast<int32_t>(flavour.config.vocab_size);
-  const at::Tensor changed = (model.hidden_states(sequences, false, nullptr) - before).abs().amax(1);
+  const at::Tensor changed = (model.hidden_states(sequences, nullptr) - before).abs().amax(1);
   for (int t = 0; t < 18; ++t) {
     const double difference = changed[t].item().toDouble();
     CHECK((t >= 4 && t < 9) ? (difference > 1e-6) : (difference < 1e-12));
@@ -48,8 +48,8 @@ void generation(const Flavour& flavour, at::ScalarType dtype, double tolerance) 
   }
   PackedSequences fork = part(full, 1, 2);
   for (size_t t = 75; t < fork.ids.size(); ++t) fork.ids[t] = static_cast<int32_t>((fork.ids[t] + 7) % vocab);
-  const at::Tensor expected_TH = model.hidden_states(full, false, nullptr);
-  const at::Tensor expected_fork = model.hidden_states(fork, false, nullptr);
+  const at::Tensor expected_TH = model.hidden_states(full, nullptr);
+  const at::Tensor expected_fork = model.hidden_states(fork, nullptr);
 
   KvCache cache(flavour.config, dtype, 9);
   for (at::Tensor& keys : cache.keys) keys.fill_(NAN);  // nothing outside the written positions may be read
@@ -86,25 +86,25 @@ void precision(const Flavour& flavour) {
   const PackedSequences sequences = make_sequences({12, 30, 7}, flavour.config.vocab_size, 6);
   Transformer exact = make_model(flavour.config, at::kDouble, 1), half = make_model(flavour.config, at::kBFloat16, 1);
   const Transformer single = make_model(flavour.config, at::kFloat, 1);
-  const at::Tensor expected = exact.logits(exact.hidden_states(sequences, false, nullptr));
+  const at::Tensor expected = exact.logits(exact.hidden_states(sequences, nullptr));
   CHECK(expected.scalar_type() == at::kDouble);
-  const at::Tensor logits = single.logits(single.hidden_states(sequences, false, nullptr));
+  const at::Tensor logits = single.logits(single.hidden_states(sequences, nullptr));
   CHECK(logits.scalar_type() == at::kFloat);
   CHECK_NEAR(relative_error(logits, expected), 0, 2e-6);
-  const at::Tensor rounded = half.logits(half.hidden_states(sequences, false, nullptr));
+  const at::Tensor rounded = half.logits(half.hidden_states(sequences, nullptr));
   CHECK(rounded.scalar_type() == at::kFloat);
   CHECK_NEAR(relative_error(rounded, expected), 0, 0.05);
 
   // An update of the masters is seen after refresh_compute_weights(), and only in the bfloat16 model before it.
   for (Transformer* model : {&exact, &half}) {
-    const at::Tensor before = model->hidden_states(sequences, false, nullptr);
+    const at::Tensor before = model->hidden_states(sequences, nullptr);
     for (Parameter& parameter : model->parameters()) parameter.master.mul_(1.25);
-    CHECK((relative_error(model->hidden_states(sequences, false, nullptr), before) == 0) == (model == &half));
+    CHECK((relative_error(model->hidden_states(sequences, nullptr), before) == 0) == (model == &half));
     model->refresh_compute_weights();
-    CHECK(relative_error(model->hidden_states(sequences, false, nullptr), before) > 0.1);
+    CHECK(relative_error(model->hidden_states(sequences, nullptr), before) > 0.1);
   }
-  const at::Tensor updated = exact.hidden_states(sequences, false, nullptr);
-  CHECK_NEAR(relative_error(half.hidden_states(sequences, false, nullptr), updated), 0, 0.05);
+  const at::Tensor updated = exact.hidden_states(sequences, nullptr);
+  CHECK_NEAR(relative_error(half.hidden_states(sequences, nullptr), updated), 0, 0.05);
 }
 
 // Sequences that share pages may be prefilled again: what lies before `first` is not written.
@@ -125,7 +125,7 @@ void errors() {
   const ModelConfig config = flavours()[0].config;
   Transformer model(config, at::kFloat, false);
   const PackedSequences sequences = make_sequences({3}, config.vocab_size, 7);
-  expect_error(kModel, "has not been loaded", [&] { model.hidden_states(sequences, false, nullptr); });
+  expect_error(kModel, "has not been loaded", [&] { model.hidden_states(sequences, nullptr); });
   expect_error(kModel, "tensor lm_head.weight has shape [2, 3], the config asks for [23, 24]",
                [&] { model.load("lm_head.weight", at::zeros({2, 3})); });
   expect_error(kModel, "no tensor named rotary", [&] { model.load("rotary", at::zeros({2})); });
@@ -135,12 +135,12 @@ void errors() {
   CHECK(!loaded.parameters()[0].master.requires_grad());
   PackedSequences wrong = sequences;
   wrong.ids[1] = 23;
-  expect_error(kShape, "token id 23", [&] { loaded.hidden_states(wrong, false, nullptr); });
+  expect_error(kShape, "token id 23", [&] { loaded.hidden_states(wrong, nullptr); });
   wrong = sequences;
   wrong.offsets = {0, 3, 3};
-  expect_error(kShape, "sequence 1 is empty", [&] { loaded.hidden_states(wrong, false, nullptr); });
+  expect_error(kShape, "sequence 1 is empty", [&] { loaded.hidden_states(wrong, nullptr); });
   wrong.offsets = {0, 2};
-  expect_error(kShape, "number of tokens", [&] { loaded.hidden_states(wrong, false, nullptr); });
+  expect_error(kShape, "number of tokens", [&] { loaded.hidden_states(wrong, nullptr); });
   KvCache cache(config, at::kFloat, 2);
   const PageTable table = {1}, outside = {2}, none;
   expect_error(kShape, "3 positions do not fit 0 pages", [&] { loaded.prefill(sequences, {{none}}, cache, nullptr); });
@@ -150,7 +150,7 @@ void errors() {
   expect_error(kShape, "page 2", [&] { loaded.decode({1}, {0}, {outside}, cache, nullptr); });
   JobControl control;
   control.cancelled = true;
-  expect_error(kAborted, "aborted", [&] { loaded.hidden_states(sequences, false, &control); });
+  expect_error(kAborted, "aborted", [&] { loaded.hidden_states(sequences, &control); });
   expect_error(kAborted, "aborted", [&] { loaded.decode({1}, {0}, {table}, cache, &control); });
 }
 

@@ -1,5 +1,5 @@
 // Packed attention and its gradients against float64, per instruction set, where bfloat16 takes another way in each; and the
-// same bits of a sequence in another pack, with one thread or two, with and without autograd.
+// same bits of a sequence in another pack, with one thread or two, kept for the backward or not.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -19,10 +19,10 @@ namespace {
 
 constexpr int64_t kHeads = 6, kKvHeads = 2;
 
-c10::intrusive_ptr<AttentionPlan> plan_of(const std::vector<int>& lengths) {
+AttentionPlan plan_of(const std::vector<int>& lengths) {
   PackedSequences sequences{{}, {0}};
   for (const int length : lengths) sequences.offsets.push_back(sequences.offsets.back() + length);
-  return c10::make_intrusive<AttentionPlan>(sequences);
+  return AttentionPlan(sequences);
 }
 
 std::vector<at::Tensor> inputs(int64_t tokens, int64_t head_dim) {
@@ -47,23 +47,34 @@ at::Tensor reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return at::cat(parts);
 }
 
-std::vector<at::Tensor> with_gradients(std::vector<at::Tensor> x, at::ScalarType dtype, const std::vector<int>& lengths,
-                                       int64_t head_dim, bool exact) {
-  for (at::Tensor& tensor : x) tensor = tensor.to(dtype).detach().clone();
+// The result and the gradients of q, k and v.
+std::vector<at::Tensor> expected_of(std::vector<at::Tensor> x, const std::vector<int>& lengths, int64_t head_dim) {
+  for (at::Tensor& tensor : x) tensor = tensor.to(at::kDouble).detach().clone();
   for (int i = 0; i < 3; ++i) x[i].requires_grad_(true);
-  const at::Tensor out = exact ? reference(x[0], x[1], x[2], lengths, head_dim)
-                               : packed_attention(x[0], x[1], x[2], plan_of(lengths), head_dim);
+  const at::Tensor out = reference(x[0], x[1], x[2], lengths, head_dim);
   std::vector<at::Tensor> results = torch::autograd::grad({out}, {x[0], x[1], x[2]}, {x[3]});
   results.insert(results.begin(), out.detach());
   return results;
 }
 
+std::vector<at::Tensor> with_gradients(std::vector<at::Tensor> x, at::ScalarType dtype, const std::vector<int>& lengths,
+                                       int64_t head_dim) {
+  for (at::Tensor& tensor : x) tensor = tensor.to(dtype);
+  const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const AttentionPlan plan = plan_of(lengths);
+  const at::Tensor out = at::empty_like(x[0]), lse = at::empty({x[0].size(0), kHeads}, wide);
+  packed_attention_into(x[0], x[1], x[2], plan, head_dim, nullptr, out, lse);
+  const at::Tensor dq = at::full_like(x[0], NAN, wide), dk = at::full_like(x[1], NAN, wide), dv = at::full_like(x[2], NAN);
+  packed_attention_backward(x[3], x[0], x[1], x[2], out, lse, plan, head_dim, nullptr, dq, dk, dv);
+  return {out, dq, dk, dv};
+}
+
 void against_float64(const char* isa, int64_t head_dim) {
   const std::vector<int> lengths = {7, 130, 1, 64, 65, 120};
   const std::vector<at::Tensor> x = inputs(387, head_dim);
-  const std::vector<at::Tensor> expected = with_gradients(x, at::kDouble, lengths, head_dim, true);
+  const std::vector<at::Tensor> expected = expected_of(x, lengths, head_dim);
   for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 2e-6}, {at::kBFloat16, 8e-3}}) {
-    const std::vector<at::Tensor> got = with_gradients(x, dtype, lengths, head_dim, false);
+    const std::vector<at::Tensor> got = with_gradients(x, dtype, lengths, head_dim);
     std::printf("%s, D = %d, %s:", isa, static_cast<int>(head_dim), c10::toString(dtype));
     for (size_t i = 0; i < got.size(); ++i) {
       const double error = ((got[i].to(at::kDouble) - expected[i]).norm() / expected[i].norm()).item<double>();
@@ -76,7 +87,6 @@ void against_float64(const char* isa, int64_t head_dim) {
 
 void same_bits() {
   if (!attention_is_row_exact(at::kBFloat16)) return;
-  const at::NoGradGuard no_grad;
   const std::vector<int> lengths = {7, 200, 1, 64};
   const std::vector<at::Tensor> x = inputs(272, 64);
   const at::Tensor all = packed_attention(x[0], x[1], x[2], plan_of(lengths), 64);
@@ -89,8 +99,12 @@ void same_bits() {
   at::set_num_threads(1);
   CHECK(at::equal(packed_attention(x[0], x[1], x[2], plan_of(lengths), 64), all));
   at::set_num_threads(2);
-  const at::AutoGradMode grad_mode(true);
-  CHECK(at::equal(with_gradients(x, at::kBFloat16, lengths, 64, false)[0], all));
+  const std::vector<at::Tensor> whole = with_gradients(x, at::kBFloat16, lengths, 64);
+  CHECK(at::equal(whole[0], all));
+  at::set_num_threads(1);
+  const std::vector<at::Tensor> alone = with_gradients(x, at::kBFloat16, lengths, 64);
+  for (size_t i = 0; i < whole.size(); ++i) CHECK(at::equal(alone[i], whole[i]));
+  at::set_num_threads(2);
 }
 
 }  // namespace

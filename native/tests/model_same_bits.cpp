@@ -3,6 +3,7 @@
 #include "core/attention.h"
 #include "core/linear.h"
 #include "kernels/cpu_isa.h"
+#include "model/training_pass.h"
 #include "model_fixture.h"
 
 using namespace archer;
@@ -37,8 +38,9 @@ void check_flavour(const Flavour& flavour) {
   const Transformer model = make_model(flavour.config, at::kBFloat16, 1);
   constexpr int kDecoded = 5;
   const PackedSequences all = make_sequences({9, 21, 6, 133, 66}, flavour.config.vocab_size, 12);
-  const at::Tensor scored_TH = model.hidden_states(all, false, nullptr);
-  CHECK(at::equal(model.hidden_states(all, true, nullptr).detach(), scored_TH));
+  const at::Tensor scored_TH = model.hidden_states(all, nullptr);
+  TrainingPass pass(model);
+  CHECK(at::equal(pass.forward(all, nullptr), scored_TH));
   KvCache together(flavour.config, at::kBFloat16, 11), alone(flavour.config, at::kBFloat16, 3);
   const at::Tensor states = generated(model, all, kDecoded, together, {{3}, {8}, {0}, {10, 2, 5}, {1, 7}});
   for (int i = 0; i < all.num_sequences(); ++i) {
@@ -47,7 +49,7 @@ void check_flavour(const Flavour& flavour) {
     CHECK(at::equal(states[i], expected));
     CHECK(at::equal(generated(model, one, kDecoded, alone, {{0, 1, 2}})[0], expected));
     CHECK(at::equal(generated(model, one, 0, alone, {{0, 1, 2}})[0], expected.slice(0, kDecoded)));
-    const at::Tensor trained = model.hidden_states(one, true, nullptr).detach();
+    const at::Tensor trained = pass.forward(one, nullptr);
     CHECK(at::equal(trained, scored_TH.slice(0, all.offsets[i], all.offsets[i + 1])));
     CHECK(at::equal(model.logits(trained), model.logits(scored_TH).slice(0, all.offsets[i], all.offsets[i + 1])));
   }

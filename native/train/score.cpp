@@ -26,7 +26,7 @@ Scores score(const Transformer& model, const PackedSequences& sequences, const s
     for (size_t i = first; i <= last; ++i) part.offsets.push_back(sequences.offsets[i] - begin);
     const ResponseRows rows =
         response_rows(part, {prompt_lengths.begin() + static_cast<int64_t>(first), prompt_lengths.begin() + static_cast<int64_t>(last)});
-    const at::Tensor hidden_RH = model.hidden_states(part, false, control)
+    const at::Tensor hidden_RH = model.hidden_states(part, control)
                                      .index_select(0, at::tensor(rows.predictors, at::TensorOptions().dtype(at::kLong)));
     const auto result = score_tokens(hidden_RH, model.head().compute, gather<int32_t>(part.ids, rows.tokens), temperature, control);
     for (size_t r = 0; r < rows.tokens.size(); ++r) {

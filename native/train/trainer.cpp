@@ -23,8 +23,7 @@ bool has_own_master(const Parameter& parameter) {
 }  // namespace
 
 Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options)
-    : model_(std::move(model)), adamw_(model_->parameters(), options) {
-  require(model_->trainable(), kModel, "the policy was loaded with trainable: false");
+    : model_(std::move(model)), pass_(*model_), adamw_(model_->parameters(), options) {
   std::vector<at::Tensor> masters;
   for (const Parameter& parameter : model_->parameters()) masters.push_back(parameter.master);
   grads_ = flat_zeros_like(masters);
@@ -67,16 +66,16 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
   loss_batch.thresholds = batch.thresholds;
   loss_batch.denominators = batch.denominators;
 
-  const at::Tensor hidden_TH = model_->hidden_states(batch.sequences, true, control);
+  const at::Tensor hidden_TH = pass_.forward(batch.sequences, control);
   const at::Tensor predictors_R = index_tensor(rows.predictors);
-  const at::Tensor hidden_RH = hidden_TH.detach().index_select(0, predictors_R);
+  const at::Tensor hidden_RH = hidden_TH.index_select(0, predictors_R);
   at::Tensor grad_RH;
   const FusedLossResult loss = fused_loss(hidden_RH, model_->head().compute.detach(), loss_batch, options, grad_RH,
                                           grads_[head_index_], control, &loss_workspace_);
 
   // A hidden state predicts one token, so the rows are distinct and index_copy_ loses nothing.
-  const at::Tensor grad_TH = at::zeros_like(hidden_TH, at::TensorOptions().requires_grad(false)).index_copy_(0, predictors_R, grad_RH.to(hidden_TH.scalar_type()));
-  model_->backward(hidden_TH, grad_TH, grads_);
+  const at::Tensor grad_TH = at::zeros(hidden_TH.sizes(), grad_RH.options()).index_copy_(0, predictors_R, grad_RH);
+  pass_.backward(grad_TH, grads_, control);
 
   return {loss.loss, loss.sums, scatter<float>(loss.log_probs, rows.tokens, num_tokens, 0.0f),
           scatter<float>(loss.entropies, rows.tokens, num_tokens, 0.0f),

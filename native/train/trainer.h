@@ -13,7 +13,7 @@
 #include "core/job_control.h"
 #include "core/packed.h"
 #include "loss/fused_loss.h"
-#include "model/transformer.h"
+#include "model/training_pass.h"
 #include "optim/adamw.h"
 
 namespace archer {
@@ -66,6 +66,7 @@ class Trainer {
   size_t index_of(const std::string& name) const;
 
   std::shared_ptr<Transformer> model_;
+  TrainingPass pass_;
   AdamW adamw_;
   std::vector<at::Tensor> grads_;  // one per parameter, the master's shape and dtype
   size_t head_index_ = 0;

@@ -1,0 +1,31 @@
+// c = a b (+ c) in bfloat16 tiles with float32 sums, for the gradients of linear layers: a as it lies or in blocks, b packed.
+// Legend: M rows and N columns of c, K the inner dimension. Neither torch nor Node; the callers share out M and N among threads.
+#pragma once
+#include <cstdint>
+
+namespace archer::kernels {
+
+// Row-major bfloat16; stride: elements from one row to the next.
+struct TileMatrix {
+  const uint16_t* values;
+  int64_t rows, columns, stride;
+};
+
+struct TileMatmul {
+  const uint16_t* a;        // [M, K] row-major, or blocks of transpose()
+  bool a_in_blocks;
+  int64_t rows, inner;      // M and K of `a`
+  int64_t row_begin, row_end;  // of this call; row_begin is a multiple of 32
+  const uint16_t* b;        // [N / 32][K / 32][2][16 pairs of k][16 n][2], of pack_pairs()
+  int64_t columns;          // N of b: columns of c from `wide` or `rounded` on
+  float* wide;              // c of row 0; or null:
+  bool add;                 // to what stands in `wide`
+  uint16_t* rounded;        // c in bfloat16
+  int64_t stride;           // elements from one row of c to the next
+};
+
+// Of scratch for one thread and a call with `rows` rows: bfloat16 elements, floats.
+int64_t tile_matmul_scratch(int64_t inner);
+int64_t tile_matmul_sums(int64_t rows);
+
+}  // namespace archer::kernels
