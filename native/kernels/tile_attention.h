@@ -29,6 +29,7 @@ struct TileAttention {
   // Where keys and values lie in pages: block i of positions begins at element pages[i] * page_stride of each. Null: in one piece.
   const int32_t* pages = nullptr;
   int64_t page_stride = 0;
+  int64_t following = 0;  // element of keys and values at which the caller's next job begins: fetched while this one ends
 };
 
 // What is kept of a tile of queries while blocks of keys pass by; columns = D rounded up to whole blocks of 32.

@@ -56,8 +56,10 @@ inline void start(const TileAttention& job, const QueryTile& tile, int64_t colum
 
 // 64 lines of keys or of values; `whole`: all are there, and D is a number of whole blocks.
 struct LineBlock {
-  const uint16_t *lines, *next;  // of this block, and of the one behind it
+  const uint16_t* lines;
   int64_t stride, count, head_dim;
+  const uint16_t *next, *following;  // the block behind it, and what is read after that
+  int64_t next_count;
 };
 
 // Columns d .. d + 31 of line j, zeros where there is nothing (whose infinities times our zeros were NaN).
@@ -68,9 +70,11 @@ inline __m512i line_of(const LineBlock& block, int64_t j, int64_t d) {
   return _mm512_maskz_loadu_epi16(j < block.count ? first_columns(block.head_dim - d) : 0u, line);
 }
 
-// Decoding does little per line: the block behind this one is fetched from memory meanwhile.
+// Decoding does little per line: the 64 lines behind this block are fetched from memory meanwhile.
 inline void fetch_next(const LineBlock& block, int64_t j, int64_t d) {
-  _mm_prefetch(reinterpret_cast<const char*>(block.next + j * block.stride + d), _MM_HINT_T1);
+  const int64_t beyond = j - block.next_count;
+  const uint16_t* line = beyond < 0 ? block.next + j * block.stride : block.following + beyond * block.stride;
+  _mm_prefetch(reinterpret_cast<const char*>(line + d), _MM_HINT_T1);
 }
 
 // What column() reads of the keys: the block as it lies, or a copy with zeros around it.
@@ -228,9 +232,12 @@ void attention(const TileAttention& job, float* scratch) {
   typename Tiles::Session session;
   for (int64_t first = 0; first < job.end; first += kKeyBlock) {
     const int64_t left = job.end - first, count = left < kKeyBlock ? left : kKeyBlock;
-    const int64_t at = block_offset(job, first), next = left > kKeyBlock ? block_offset(job, first + kKeyBlock) : at;
-    const LineBlock key_lines{job.keys + at, job.keys + next, job.key_stride, count, job.head_dim};
-    const LineBlock value_lines{job.values + at, job.values + next, job.key_stride, count, job.head_dim};
+    const int64_t next_left = left - count, next_count = next_left < kKeyBlock ? next_left : kKeyBlock;
+    const int64_t at = block_offset(job, first), next = next_count > 0 ? block_offset(job, first + kKeyBlock) : at;
+    const LineBlock key_lines{job.keys + at, job.key_stride, count, job.head_dim,
+                              job.keys + next, job.keys + job.following, next_count};
+    const LineBlock value_lines{job.values + at, job.key_stride, count, job.head_dim,
+                                job.values + next, job.values + job.following, next_count};
     const bool whole = count == kKeyBlock && columns == job.head_dim;
     if (reads_keys) {
       if constexpr (Tiles::kReadsKeys) {

@@ -31,16 +31,18 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
   const int64_t num_kv_heads = keys.size(1), head_dim = keys.size(3), page_stride = num_kv_heads * kKvPage * head_dim;
   const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(pages_B.size());
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const auto head_offset = [&](int64_t item) { return item % num_kv_heads * kKvPage * head_dim; };  // in every page
   at::Tensor out = at::empty(q.sizes(), q.options());
   if (attention_is_row_exact(q.scalar_type())) {
     const uint16_t *qp = data<uint16_t>(q), *kp = data<uint16_t>(keys), *vp = data<uint16_t>(values);
     uint16_t* op = mutable_data<uint16_t>(out);
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t row = item / num_kv_heads, head = item % num_kv_heads * kKvPage * head_dim;
+        const int64_t row = item / num_kv_heads, head = head_offset(item), next = std::min(item + 1, end - 1);
         const int64_t query = item * group * head_dim, position = positions_B[row];
+        const int64_t following = pages_B[next / num_kv_heads][0] * page_stride + head_offset(next) - head;
         tile_attention({qp + query, kp + head, vp + head, op + query, nullptr, q.size(1), head_dim, 0, group, head_dim,
-                        position, position + 1, static_cast<float>(scale), pages_B[row].data(), page_stride});
+                        position, position + 1, static_cast<float>(scale), pages_B[row].data(), page_stride, following});
       }
     });
     return out;
@@ -52,8 +54,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
     at::parallel_for(0, num_rows * num_kv_heads, 1, [&](int64_t begin, int64_t end) {
       std::vector<kernels::Accumulator<T>> scratch(kernels::attention_decode_scratch(group, head_dim));
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t row = item / num_kv_heads, head = item % num_kv_heads * kKvPage * head_dim;
-        const int64_t query = item * group * head_dim;
+        const int64_t row = item / num_kv_heads, head = head_offset(item), query = item * group * head_dim;
         kernels::attention_decode<T>({qp + query, kp + head, vp + head, op + query, pages_B[row].data(), page_stride,
                                       group, head_dim, positions_B[row] + 1, scale},
                                      scratch.data());
