@@ -152,7 +152,7 @@ void attention_backward(const TileAttentionBackward& job, float* scratch) {
       const bool whole = count == kKeyBlock && s.columns == job.head_dim;
       const auto block_of = [&](const uint16_t* lines, uint16_t* copy) {
         const uint16_t* block = lines + first * job.key_stride;
-        return keys_to_read({block, block, job.key_stride, count, job.head_dim}, whole, s.columns, copy);
+        return keys_to_read({block, job.key_stride, count, job.head_dim, nullptr, nullptr, 0}, whole, s.columns, copy);
       };
       const HeadBlock keys = block_of(job.keys, s.keys), values = block_of(job.values, s.values);
       uint16_t* transposed = s.keys_transposed + first * s.columns;
