@@ -1,10 +1,11 @@
 // linear_product against float64, with every instruction set: odd sizes, biases, many rows, one row; and its promise that a
-// row does not depend on the rows around it, nor on the number of threads.
+// row does not depend on the rows around it, nor on the number of threads: in tiles, and in a BatchInvariantScope.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <cstdio>
 
+#include "core/batch_invariance.h"
 #include "core/linear.h"
 #include "kernels/cpu_isa.h"
 
@@ -19,39 +20,41 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) {
   return ((a.to(at::kDouble) - b).norm() / b.norm()).item<double>();
 }
 
-at::Tensor random(at::IntArrayRef sizes, double scale) { return (at::randn(sizes, at::kDouble) * scale).to(at::kBFloat16); }
+at::Tensor random(at::IntArrayRef sizes, double scale, at::ScalarType dtype = at::kBFloat16) {
+  return (at::randn(sizes, at::kDouble) * scale).to(dtype);
+}
 
-void against_float64(const char* isa) {
+void against_float64(const char* isa, at::ScalarType dtype, double tolerance, double wide_tolerance) {
   double worst = 0, worst_wide = 0;
   for (const int64_t rows : {1, 3, 16, 33, 520, 1030}) {
     for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{96, 64}, {33, 45}, {7, 3}, {192, 576}, {64, 7}}) {
       for (const bool with_bias : {false, true}) {
-        const at::Tensor x = random({rows, inputs}, 1), weight = random({outputs, inputs}, 0.3);
-        const at::Tensor bias = with_bias ? random({outputs}, 1) : at::Tensor();
+        const at::Tensor x = random({rows, inputs}, 1, dtype), weight = random({outputs, inputs}, 0.3, dtype);
+        const at::Tensor bias = with_bias ? random({outputs}, 1, dtype) : at::Tensor();
         at::Tensor exact = x.to(at::kDouble).mm(weight.to(at::kDouble).t());
         if (with_bias) exact = exact + bias.to(at::kDouble);
         worst = std::max(worst, relative_error(linear_product(x, weight, bias), exact));
-        at::Tensor wide = at::empty({rows, outputs});
+        at::Tensor wide = at::empty({rows, outputs}, dtype == at::kDouble ? at::kDouble : at::kFloat);
         if (!with_bias && own_logits(x, weight, wide)) {
           worst_wide = std::max(worst_wide, relative_error(wide, exact));
         }
       }
     }
   }
-  std::printf("%s: relative error %.2g, not rounded %.2g\n", isa, worst, worst_wide);
-  CHECK(worst <= 3e-3 && worst_wide <= 1e-6);
+  std::printf("%s, %s: relative error %.2g, not rounded %.2g\n", isa, c10::toString(dtype), worst, worst_wide);
+  CHECK(worst <= tolerance && worst_wide <= wide_tolerance);
 }
 
-void row_by_row() {
-  if (!linear_is_row_exact(at::kBFloat16)) return;
-  const at::Tensor x = random({70, 96}, 1), weight = random({131, 96}, 0.3), bias = random({131}, 1);
+void row_by_row(at::ScalarType dtype, int64_t inputs) {
+  if (!linear_is_row_exact(dtype)) return;
+  const at::Tensor x = random({70, inputs}, 1, dtype), weight = random({131, inputs}, 0.3, dtype), bias = random({131}, 1, dtype);
   const at::Tensor all = linear_product(x, weight, bias);
   for (const int64_t t : {0, 1, 31, 32, 69}) {
     CHECK(at::equal(linear_product(x.narrow(0, t, 1).contiguous(), weight, bias)[0], all[t]));
   }
   CHECK(at::equal(linear_product(x.narrow(0, 20, 17).contiguous(), weight, bias), all.narrow(0, 20, 17)));
   at::set_num_threads(2);
-  const at::Tensor big = random({64, 512}, 1), big_weight = random({700, 512}, 0.3);
+  const at::Tensor big = random({64, 512}, 1, dtype), big_weight = random({700, 512}, 0.3, dtype);
   const at::Tensor by_two = linear_product(big, big_weight);
   at::set_num_threads(1);
   CHECK(at::equal(linear_product(big, big_weight), by_two));
@@ -72,8 +75,19 @@ int main() {
   at::set_num_threads(1);
   for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx512_bf16, CpuIsa::amx}) {
     if (limit_cpu_isa(isa) != isa) continue;
-    against_float64(cpu_isa_name(isa));
-    row_by_row();
+    against_float64(cpu_isa_name(isa), at::kBFloat16, 3e-3, 1e-6);
+    row_by_row(at::kBFloat16, 96);
+    infinities();
+  }
+  for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx2, CpuIsa::avx512}) {
+    if (limit_cpu_isa(isa) != isa) continue;
+    const BatchInvariantScope scope(true);
+    against_float64(cpu_isa_name(isa), at::kBFloat16, 3e-3, 1e-6);
+    against_float64(cpu_isa_name(isa), at::kFloat, 1e-6, 1e-6);
+    against_float64(cpu_isa_name(isa), at::kDouble, 1e-15, 1e-15);
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat, at::kDouble}) {
+      for (const int64_t inputs : {96, 45}) row_by_row(dtype, inputs);
+    }
     infinities();
   }
   // Other types go to ATen.

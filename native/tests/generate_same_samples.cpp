@@ -1,5 +1,6 @@
 // The same samples whatever happens around them: one sequence at a time or all at once, another order, other slots, a memory
-// in which they keep giving way to each other. In bfloat16 tiles to the last bit; in float32 the same ids.
+// in which they keep giving way to each other, a second thread. In bfloat16 tiles, and everywhere with batch_invariant, to the
+// last bit; else in float32 the same ids.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -16,7 +17,7 @@ using archer::CpuIsa;
 namespace {
 
 // 64 prompts of 1 to 190 tokens.
-GenerateRequest many_prompts() {
+GenerateRequest many_prompts(bool batch_invariant) {
   Prompts prompts;
   for (int32_t i = 0; i < 64; ++i) {
     prompts.emplace_back();
@@ -25,6 +26,7 @@ GenerateRequest many_prompts() {
   GenerateRequest request = make_request(prompts, 2);
   request.max_new_tokens = 80;
   request.stop.token_ids = {17};
+  request.batch_invariant = batch_invariant;
   return request;
 }
 
@@ -52,8 +54,8 @@ void compare(const Sample& a, const Sample& b, double tolerance) {
   CHECK_NEAR(worst, 0, tolerance);
 }
 
-void test_surroundings(const Transformer& model, double tolerance) {
-  const GenerateRequest request = many_prompts();
+void test_surroundings(const Transformer& model, double tolerance, bool batch_invariant) {
+  const GenerateRequest request = many_prompts(batch_invariant);
   const GenerateResult result = archer::generate(model, request, nullptr);
   CHECK(result.stats.most_running >= 64 && result.stats.num_preemptions == 0);
   const std::vector<Sample> expected = samples_of(result);
@@ -86,15 +88,32 @@ void test_surroundings(const Transformer& model, double tolerance) {
   for (const int64_t i : {0, 21, 43, 63}) check_all(reordered(request, {i}), {i});
 }
 
+// Few tokens: tiny products on two threads are slow where another program runs.
+void test_threads(const Transformer& model, bool batch_invariant) {
+  GenerateRequest request = many_prompts(batch_invariant);
+  request.max_new_tokens = 4;
+  const std::vector<Sample> expected = samples_of(archer::generate(model, request, nullptr));
+  at::set_num_threads(2);
+  const std::vector<Sample> samples = samples_of(archer::generate(model, request, nullptr));
+  at::set_num_threads(1);
+  for (size_t i = 0; i < samples.size(); ++i) compare(samples[i], expected[i], 0);
+}
+
 }  // namespace
 
 int main() {
   at::set_num_threads(1);
-  test_surroundings(make_model(at::kFloat, kVocabulary), 1e-4);
+  test_surroundings(make_model(at::kFloat, kVocabulary), 1e-4, false);
+  archer::limit_cpu_isa(CpuIsa::avx512);  // no tiles
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    test_surroundings(make_model(dtype, kVocabulary), 0, true);
+    test_threads(make_model(dtype, kVocabulary), true);
+  }
   for (const CpuIsa isa : {CpuIsa::avx512_bf16, CpuIsa::amx}) {
     if (archer::limit_cpu_isa(isa) != isa) continue;
     CHECK(archer::linear_is_row_exact(at::kBFloat16) && archer::attention_is_row_exact(at::kBFloat16));
-    test_surroundings(make_model(at::kBFloat16, kVocabulary), 0);
+    test_surroundings(make_model(at::kBFloat16, kVocabulary), 0, false);
+    test_threads(make_model(at::kBFloat16, kVocabulary), false);
   }
   return check::finish();
 }
