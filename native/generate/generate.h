@@ -51,7 +51,7 @@ struct GenerateStats {
 // Response r = i * n + j is sample j of prompt i and holds entries offsets[r] .. offsets[r+1]-1 of the flat arrays.
 struct GenerateResult {
   std::vector<int32_t> ids;
-  std::vector<float> log_probs;  // of the full softmax at the sampling temperature, as kernels/sample_row.h has it
+  std::vector<float> log_probs;  // of the full softmax at the sampling temperature (generate/sampler.h)
   std::vector<float> entropies;
   std::vector<int32_t> offsets;  // [N * n + 1]
   std::vector<FinishReason> finish_reasons;  // [N * n]
