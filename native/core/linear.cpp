@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "core/batch_invariance.h"
+#include "core/tile_matmul.h"
 #include "kernels/row_linear.h"
 #include "kernels/tile_head.h"
 
@@ -19,7 +20,7 @@ using kernels::kBlockElements;
 using kernels::kTile;
 using kernels::tile_blocks;
 
-constexpr int64_t kRowsAtOnce = 512;            // packed rows that fit the L2 cache beside a block of the weight
+constexpr int64_t kRowsOfTiles = 96;            // up to which packing them is less work than packing the weight
 constexpr int64_t kGrainElements = 1 << 15;     // of the weight: fewer are not worth a second thread
 constexpr int64_t kFewRows = 16;                // up to which our own kernel is faster than BLAS, two and a half times at 8
 constexpr int64_t kRowBytes = 1 << 20;          // of rows as they lie, likewise beside the weight in the L2 cache
@@ -37,23 +38,26 @@ uint16_t* kept_buffer(int which, int64_t elements) {
 
 const uint16_t* bits(const at::Tensor& tensor) { return static_cast<const uint16_t*>(tensor.const_data_ptr()); }
 
-void multiply(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, uint16_t* out, float* wide_out) {
+// Few rows: the weight passes by as it lies, and the rows are packed.
+void multiply_few(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
   const kernels::TileKernels& tiles = *kernels::tile_kernels();
   const int64_t inputs = weight_NK.size(1), outputs = weight_NK.size(0), rows = x.numel() / inputs;
   const int64_t scratch_elements = kTile * tile_blocks(inputs) * kTile;
+  const bool rounds = out_RN.scalar_type() == at::kBFloat16;
   uint16_t* scratch = kept_buffer(0, at::get_num_threads() * scratch_elements);
-  for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
-    const int64_t count = std::min(kRowsAtOnce, rows - row);
-    uint16_t* packed = kept_buffer(1, tile_blocks(count) * tile_blocks(inputs) * kBlockElements);
-    tiles.pack_hidden({bits(x) + row * inputs, nullptr, count, inputs}, packed);
-    const int64_t grain = std::max<int64_t>(1, kGrainElements / (kTile * inputs * tile_blocks(count)));
-    at::parallel_for(0, tile_blocks(outputs), grain, [&](int64_t first, int64_t past) {
-      tiles.linear({bits(weight_NK), outputs, inputs, count, first * kTile, std::min(past * kTile, outputs), packed,
-                    bias_N.defined() ? bits(bias_N) : nullptr, out ? out + row * outputs : nullptr,
-                    wide_out ? wide_out + row * outputs : nullptr},
-                   scratch + at::get_thread_num() * scratch_elements);
-    });
-  }
+  uint16_t* packed = kept_buffer(1, tile_blocks(rows) * tile_blocks(inputs) * kBlockElements);
+  tiles.pack_hidden({bits(x), nullptr, rows, inputs}, packed);
+  const int64_t grain = std::max<int64_t>(1, kGrainElements / (kTile * inputs * tile_blocks(rows)));
+  at::parallel_for(0, tile_blocks(outputs), grain, [&](int64_t first, int64_t past) {
+    tiles.linear({bits(weight_NK), outputs, inputs, rows, first * kTile, std::min(past * kTile, outputs), packed,
+                  bias_N.defined() ? bits(bias_N) : nullptr, rounds ? static_cast<uint16_t*>(out_RN.data_ptr()) : nullptr,
+                  rounds ? nullptr : out_RN.data_ptr<float>()},
+                 scratch + at::get_thread_num() * scratch_elements);
+  });
+}
+
+void multiply(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
+  (x.numel() <= kRowsOfTiles * x.size(-1) ? multiply_few : tile_product)(x, weight_NK, bias_N, out_RN);
 }
 
 bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
@@ -111,7 +115,7 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
 }
 
 void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
-  if (tiles_fit(x_RK, weight_NK)) return multiply(x_RK, weight_NK, bias_N, static_cast<uint16_t*>(out_RN.data_ptr()), nullptr);
+  if (tiles_fit(x_RK, weight_NK)) return multiply(x_RK, weight_NK, bias_N, out_RN);
   if (row_by_row(x_RK)) {
     const at::Tensor x = widened(x_RK);
     at::Tensor out = x.scalar_type() == out_RN.scalar_type() ? out_RN : at::empty(out_RN.sizes(), x.options());
@@ -130,7 +134,7 @@ void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, co
 
 bool own_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
   if (tiles_fit(x_RK, weight_NK)) {
-    multiply(x_RK, weight_NK, {}, nullptr, out_RN.data_ptr<float>());
+    multiply(x_RK, weight_NK, {}, out_RN);
     return true;
   }
   if (!row_by_row(x_RK)) return false;

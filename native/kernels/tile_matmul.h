@@ -1,4 +1,5 @@
-// c = a b (+ c) in bfloat16 tiles with float32 sums, for the gradients of linear layers: a as it lies or in blocks, b packed.
+// c = a b (+ c) in bfloat16 tiles with float32 sums, for linear layers of many rows and for their gradients: a as it lies or in
+// blocks, b packed.
 // Legend: M rows and N columns of c, K the inner dimension. Neither torch nor Node; the callers share out M and N among threads.
 #pragma once
 #include <cstdint>
@@ -16,16 +17,17 @@ struct TileMatmul {
   bool a_in_blocks;
   int64_t rows, inner;      // M and K of `a`
   int64_t row_begin, row_end;  // of this call; row_begin is a multiple of 32
-  const uint16_t* b;        // [N / 32][K / 32][2][16 pairs of k][16 n][2], of pack_pairs()
+  const uint16_t* b;        // [N / 32][K / 32][2][16 pairs of k][16 n][2], of pack_pairs(), or of pack_hidden() for bᵀ
   int64_t columns;          // N of b: columns of c from `wide` or `rounded` on
   float* wide;              // c of row 0; or null:
   bool add;                 // to what stands in `wide`
   uint16_t* rounded;        // c in bfloat16
+  const uint16_t* bias;     // [N], added to every row before it is rounded; or null
   int64_t stride;           // elements from one row of c to the next
 };
 
-// Of scratch for one thread and a call with `rows` rows: bfloat16 elements, floats.
+// Of scratch for one thread: bfloat16 elements; floats.
 int64_t tile_matmul_scratch(int64_t inner);
-int64_t tile_matmul_sums(int64_t rows);
+int64_t tile_matmul_sums(int64_t columns);
 
 }  // namespace archer::kernels

@@ -6,7 +6,7 @@
 namespace archer::kernels {
 namespace {
 
-constexpr int64_t kInnerSteps = 18;  // blocks of a panel of b that stays in the L1 cache while rows pass by
+constexpr int64_t kInnerSteps = 18;  // blocks of 32 rows of a that fit the L1 cache
 
 void pack_pairs(const TileMatrix& x, int64_t begin, int64_t end, uint16_t* packed) {
   const int64_t row_blocks = tile_blocks(x.rows);
@@ -48,65 +48,90 @@ void transpose(const TileMatrix& x, int64_t begin, int64_t end, uint16_t* blocks
   }
 }
 
-// What a block of 32 x 32 sums becomes at the edges of c, and where it is rounded.
-inline void write_block(const TileMatmul& job, const float* sums, int64_t m, int64_t n, int64_t rows, int64_t columns) {
-  const __mmask32 there = first_columns(columns);
+// A block of 32 x 32 sums that has still to be written to c, at row m and column n.
+struct FinishedBlock {
+  const float* sums = nullptr;
+  int64_t m = 0, n = 0;
+};
+
+// Row i of it, at the edges of c too.
+inline __attribute__((always_inline)) void write_row(const TileMatmul& job, const FinishedBlock& block, int64_t i) {
+  if (block.m + i >= job.rows) return;
+  const __mmask32 there = first_columns(job.columns - block.n);
   const __mmask16 low_there = static_cast<__mmask16>(there), high_there = static_cast<__mmask16>(there >> 16);
-  for (int64_t i = 0; i < rows; ++i, sums += kTile) {
-    const int64_t at = (m + i) * job.stride + n;
-    __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + 16);
-    if (job.rounded) {
-      _mm512_mask_storeu_epi16(job.rounded + at, there, narrow(low, high));
-      continue;
+  const int64_t at = (block.m + i) * job.stride + block.n;
+  __m512 low = _mm512_load_ps(block.sums + i * kTile), high = _mm512_load_ps(block.sums + i * kTile + 16);
+  if (job.rounded) {
+    if (job.bias) {
+      const __m512i bias = _mm512_maskz_loadu_epi16(there, job.bias + block.n);
+      low = _mm512_add_ps(low, widen_low(bias));
+      high = _mm512_add_ps(high, widen_high(bias));
     }
-    if (job.add) {
-      low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_there, job.wide + at));
-      high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_there, job.wide + at + 16));
-    }
-    _mm512_mask_storeu_ps(job.wide + at, low_there, low);
-    _mm512_mask_storeu_ps(job.wide + at + 16, high_there, high);
+    _mm512_mask_storeu_epi16(job.rounded + at, there, narrow(low, high));
+    return;
   }
+  if (job.add) {
+    low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_there, job.wide + at));
+    high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_there, job.wide + at + 16));
+  }
+  _mm512_mask_storeu_ps(job.wide + at, low_there, low);
+  _mm512_mask_storeu_ps(job.wide + at + 16, high_there, high);
 }
 
+inline const uint16_t* block_of_a(const TileMatmul& job, int64_t m, int64_t steps) {
+  return job.a + (job.a_in_blocks ? m / kTile * steps * kBlockElements : m * job.inner);
+}
+
+// 32 rows of a, or a part of their columns, stay in the L1 cache while b passes by from the L2. A block of sums is written beside the
+// product that follows it: reading what tiles have just stored would wait for it.
 template <class Tiles>
 void matmul(const TileMatmul& job, uint16_t* scratch, float* sums) {
   const int64_t steps = tile_blocks(job.inner), parts = (steps + kInnerSteps - 1) / kInnerSteps;
   const int64_t steps_at_once = (steps + parts - 1) / parts, a_step = job.a_in_blocks ? kBlockElements : kTile;
+  const int64_t a_stride = job.a_in_blocks ? kTile : job.inner;
+  const int64_t column_blocks = tile_blocks(job.columns), lines = (kTile + column_blocks - 1) / column_blocks;
+  FinishedBlock finished;
+  int64_t next_sums = 0;
   typename Tiles::Session session;
-  for (int64_t n = 0; n < job.columns; n += kTile) {
-    const int64_t columns = job.columns - n < kTile ? job.columns - n : kTile;
+  for (int64_t m = job.row_begin; m < job.row_end; m += kTile) {
+    const HeadBlock a = job.a_in_blocks ? HeadBlock{block_of_a(job, m, steps), kTile}
+                                        : head_block(job.a, m, job.rows, job.inner, scratch);
     for (int64_t k = 0; k < steps; k += steps_at_once) {
-      const uint16_t* b = job.b + (n / kTile * steps + k) * kBlockElements;
       const int64_t count = steps - k < steps_at_once ? steps - k : steps_at_once;
-      for (int64_t m = job.row_begin; m < job.row_end; m += kTile) {
-        const int64_t rows = job.rows - m < kTile ? job.rows - m : kTile;
-        const HeadBlock a = job.a_in_blocks ? HeadBlock{job.a + m / kTile * steps * kBlockElements, kTile}
-                                            : head_block(job.a, m, job.rows, job.inner, scratch);
-        // Sums go straight to c where a whole block of it is wide. The next block of c is fetched meanwhile: it lies in rows far
-        // apart, and often in memory.
-        const bool direct = job.wide && rows == kTile && columns == kTile;
-        float* c = direct ? job.wide + m * job.stride + n : sums + (m - job.row_begin) * kTile;
-        const int64_t c_stride = direct ? job.stride : kTile, lines_per_step = (kTile + count - 1) / count;
-        int64_t next = (m + kTile) * job.stride + n;
-        const auto fetch = [&](int64_t) __attribute__((always_inline)) {
-          for (int64_t i = 0; i < lines_per_step; ++i, next += job.stride) {
-            if (job.wide) {
-              _mm_prefetch(reinterpret_cast<const char*>(job.wide + next), _MM_HINT_T0);
-              _mm_prefetch(reinterpret_cast<const char*>(job.wide + next + 16), _MM_HINT_T0);
-            } else {
-              _mm_prefetch(reinterpret_cast<const char*>(job.rounded + next), _MM_HINT_T0);
-            }
+      const bool is_last = k + count == steps;
+      // Both a and c are often in memory: the part of a that is next and the block of c that is next are fetched meanwhile.
+      const uint16_t* next_a = is_last ? block_of_a(job, m + kTile, steps) : block_of_a(job, m, steps) + (k + count) * a_step;
+      for (int64_t n = 0; n < job.columns; n += kTile) {
+        // Sums go straight to c where a whole block of it is wide and comes of one product.
+        const bool direct = parts == 1 && job.wide && m + kTile <= job.rows && n + kTile <= job.columns;
+        const float* next_c = job.wide + m * job.stride + n + (direct ? kTile : 0);
+        float* c = direct ? job.wide + m * job.stride + n
+                          : sums + (parts > 1 ? n / kTile : next_sums++ & 1) * kBlockElements;
+        const int64_t c_stride = direct ? job.stride : kTile;
+        const auto beside = [&](int64_t step) __attribute__((always_inline)) {
+          for (int64_t i = 2 * step; i < 2 * step + 2 && i < kTile; ++i) {
+            if (finished.sums) write_row(job, finished, i);
+            if (!job.wide || !is_last) continue;
+            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.stride), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.stride + 16), _MM_HINT_T0);
+          }
+          for (int64_t i = n / kTile * lines; i < (n / kTile + 1) * lines && i < kTile && step < count; ++i) {
+            _mm_prefetch(reinterpret_cast<const char*>(next_a + step * a_step + i * a_stride), _MM_HINT_T1);
           }
         };
+        for (int64_t step = count; step < kTile / 2; ++step) beside(step);  // the rest, first: the product may overwrite it
+        const uint16_t* b = job.b + (n / kTile * steps + k) * kBlockElements;
         if (k > 0 || (direct && job.add)) {
-          Tiles::template product<true>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, fetch);
+          Tiles::template product<true, Passes::b>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, beside);
         } else {
-          Tiles::template product<false>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, fetch);
+          Tiles::template product<false, Passes::b>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, beside);
         }
-        if (!direct && k + count == steps) write_block(job, c, m, n, rows, columns);
+        finished = {};
+        if (!direct && is_last) finished = {c, m, n};
       }
     }
   }
+  for (int64_t i = 0; finished.sums && i < kTile; ++i) write_row(job, finished, i);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // What the tile kernels have in common: packing, transposing and conversion around a policy `Tiles` that multiplies 32 x 32
 // blocks. For tiles_amx.cpp and tiles_avx512.cpp alone (their flags allow AVX-512 with BF16, VBMI2).
-// Tiles::product<Add>(a, lda, a_step, b, steps, c, ldc, aside):
+// Tiles::product<Add, Passes>(a, lda, a_step, b, steps, c, ldc, aside):
 //   c[32][32] (+)= sum over steps k of a_k b_k, a_k = 32 x 32 at a + k a_step with row stride lda, b_k packed at b + 1024 k
 //   as [2][16 pairs][16 columns][2]. aside(k) runs beside step k: work for the vector units while the tile unit is busy.
 // Tiles::narrow_product(a, lda, b, steps, c, ldc, aside): the first 16 columns of the same, to the bit, where the others are padding.
@@ -19,6 +19,8 @@
 
 namespace archer::kernels {
 namespace {
+
+enum class Passes { a, b };  // the operand of a product that passes by once, while products in a row share the other
 
 struct Nothing {
   void operator()(int64_t) const {}

@@ -1,6 +1,8 @@
 // Which kernels serve this processor; see tile_head.h.
 #include "kernels/tile_head.h"
 
+#include <algorithm>
+
 #include "kernels/cpu_isa.h"
 #include "kernels/tile_attention_backward_scratch.h"
 
@@ -26,7 +28,7 @@ int64_t tile_attention_backward_scratch(int64_t length, int64_t group, int64_t h
 
 int64_t tile_matmul_scratch(int64_t inner) { return kTile * tile_blocks(inner) * kTile; }
 
-int64_t tile_matmul_sums(int64_t rows) { return tile_blocks(rows) * kBlockElements; }
+int64_t tile_matmul_sums(int64_t columns) { return std::max<int64_t>(2, tile_blocks(columns)) * kBlockElements; }
 
 const TileKernels* tile_kernels() {
 #if defined(ARCHER_TILE_KERNELS)

@@ -30,7 +30,7 @@ struct AmxTiles {
     Session& operator=(const Session&) = delete;
   };
 
-  template <bool Add, class Aside>
+  template <bool Add, Passes kPasses = Passes::a, class Aside>
   static inline __attribute__((always_inline)) void product(const uint16_t* a, int64_t lda, int64_t a_step, const uint16_t* b,
                                                             int64_t steps, float* c, int64_t ldc, Aside aside) {
     settle_memory();
@@ -48,14 +48,23 @@ struct AmxTiles {
       _tile_zero(2);
       _tile_zero(3);
     }
-    // a passes by once while b serves block after block: streaming a leaves the L1 cache to b (a fifth faster).
+    // Streaming what passes by leaves the L1 cache to what stays: a fifth to a third faster.
     for (int64_t k = 0; k < steps; ++k) {
-      _tile_stream_loadd(4, a + k * a_step, a_stride);
-      _tile_loadd(6, b + k * kBlockElements, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, b + k * kBlockElements + 512, 64);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_stream_loadd(5, a_low + k * a_step, a_stride);
+      if constexpr (kPasses == Passes::a) {
+        _tile_stream_loadd(4, a + k * a_step, a_stride);
+        _tile_loadd(6, b + k * kBlockElements, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + k * kBlockElements + 512, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_stream_loadd(5, a_low + k * a_step, a_stride);
+      } else {
+        _tile_loadd(4, a + k * a_step, a_stride);
+        _tile_stream_loadd(6, b + k * kBlockElements, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_stream_loadd(7, b + k * kBlockElements + 512, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a_low + k * a_step, a_stride);
+      }
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
       aside(k);

@@ -14,7 +14,7 @@ struct Avx512Tiles {
     Session() {}  // nothing to set up, but not trivial: else the unused variable would be warned of
   };
 
-  template <bool Add, class Aside>
+  template <bool Add, Passes = Passes::a, class Aside>
   static inline __attribute__((always_inline)) void product(const uint16_t* a, int64_t lda, int64_t a_step, const uint16_t* b,
                                                             int64_t steps, float* c, int64_t ldc, Aside aside) {
     for (int64_t k = 0; k < steps; ++k) aside(k);
