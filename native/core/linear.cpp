@@ -2,8 +2,10 @@
 #include "core/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
@@ -38,26 +40,40 @@ uint16_t* kept_buffer(int which, int64_t elements) {
 
 const uint16_t* bits(const at::Tensor& tensor) { return static_cast<const uint16_t*>(tensor.const_data_ptr()); }
 
-// Few rows: the weight passes by as it lies, and the rows are packed.
-void multiply_few(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
+// A layer, or two of which one gates the other, in tiles.
+struct TiledLayer {
+  at::Tensor weight_NK, up_weight_NK;
+  kernels::TileEpilogue to;
+  int64_t outputs() const { return weight_NK.size(0); }
+};
+
+// The rows are packed once; the outputs of all layers, which lie end to end, are shared out among threads.
+void multiply_few(const at::Tensor& x, const std::vector<TiledLayer>& layers) {
   const kernels::TileKernels& tiles = *kernels::tile_kernels();
-  const int64_t inputs = weight_NK.size(1), outputs = weight_NK.size(0), rows = x.numel() / inputs;
-  const int64_t scratch_elements = kTile * tile_blocks(inputs) * kTile;
-  const bool rounds = out_RN.scalar_type() == at::kBFloat16;
+  const int64_t inputs = x.size(-1), rows = x.numel() / inputs, scratch_elements = kernels::tile_linear_scratch(inputs);
   uint16_t* scratch = kept_buffer(0, at::get_num_threads() * scratch_elements);
   uint16_t* packed = kept_buffer(1, tile_blocks(rows) * tile_blocks(inputs) * kBlockElements);
   tiles.pack_hidden({bits(x), nullptr, rows, inputs}, packed);
+  int64_t blocks = 0;
+  for (const TiledLayer& layer : layers) blocks += tile_blocks(layer.outputs());
   const int64_t grain = std::max<int64_t>(1, kGrainElements / (kTile * inputs * tile_blocks(rows)));
-  at::parallel_for(0, tile_blocks(outputs), grain, [&](int64_t first, int64_t past) {
-    tiles.linear({bits(weight_NK), outputs, inputs, rows, first * kTile, std::min(past * kTile, outputs), packed,
-                  bias_N.defined() ? bits(bias_N) : nullptr, rounds ? static_cast<uint16_t*>(out_RN.data_ptr()) : nullptr,
-                  rounds ? nullptr : out_RN.data_ptr<float>()},
-                 scratch + at::get_thread_num() * scratch_elements);
+  at::parallel_for(0, blocks, grain, [&](int64_t first, int64_t past) {
+    for (const TiledLayer& layer : layers) {
+      const int64_t count = tile_blocks(layer.outputs()), begin = std::max<int64_t>(first, 0), end = std::min(past, count);
+      if (begin < end) {
+        tiles.linear({bits(layer.weight_NK), layer.up_weight_NK.defined() ? bits(layer.up_weight_NK) : nullptr, layer.outputs(),
+                      inputs, rows, begin * kTile, std::min(end * kTile, layer.outputs()), packed, layer.to},
+                     scratch + at::get_thread_num() * scratch_elements);
+      }
+      first -= count;
+      past -= count;
+    }
   });
 }
 
-void multiply(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
-  (x.numel() <= kRowsOfTiles * x.size(-1) ? multiply_few : tile_product)(x, weight_NK, bias_N, out_RN);
+void multiply(const at::Tensor& x, const std::vector<TiledLayer>& layers) {
+  if (x.numel() <= kRowsOfTiles * x.size(-1)) return multiply_few(x, layers);
+  for (const TiledLayer& layer : layers) tile_product(x, layer.weight_NK, layer.up_weight_NK, layer.to);
 }
 
 bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
@@ -100,6 +116,37 @@ void multiply_rows(const at::Tensor& x, const at::Tensor& weight_NK, const at::T
   }
 }
 
+// Rows one by one or ATen.
+void multiply_without_tiles(const at::Tensor& x_RK, const Projection& to) {
+  at::Tensor out_RN = to.out_RN.view({-1, to.weight_NK.size(0)});
+  const at::Tensor sums = to.residual_RN.defined() ? at::empty_like(out_RN) : out_RN;
+  if (row_by_row(x_RK)) {
+    const at::Tensor x = widened(x_RK);
+    at::Tensor product = x.scalar_type() == sums.scalar_type() ? sums : at::empty(sums.sizes(), x.options());
+    multiply_rows(x, to.weight_NK, to.bias_N, product);
+    if (!product.is_same(sums)) sums.copy_(product);
+  } else {
+    const at::Tensor x = x_RK.reshape({-1, to.weight_NK.size(1)});
+    at::Tensor product = sums;
+    if (to.bias_N.defined()) {
+      at::addmm_out(product, to.bias_N, x, to.weight_NK.t());
+    } else {
+      at::mm_out(product, x, to.weight_NK.t());
+    }
+  }
+  if (to.residual_RN.defined()) at::add_out(out_RN, to.residual_RN.view(out_RN.sizes()), sums);
+}
+
+uint16_t* bits_or_null(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<uint16_t*>(tensor.data_ptr()) : nullptr;
+}
+
+kernels::TileEpilogue epilogue(const at::Tensor& weight_NK) {
+  kernels::TileEpilogue to;
+  to.stride = weight_NK.size(0);
+  return to;
+}
+
 }  // namespace
 
 bool linear_is_row_exact(at::ScalarType dtype) {
@@ -110,31 +157,43 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
   auto sizes = x_RK.sizes().vec();
   sizes.back() = weight_NK.size(0);
   at::Tensor out = at::empty(sizes, x_RK.options());
-  linear_product_into(x_RK, weight_NK, bias_N, out);
+  linear_products(x_RK, {{weight_NK, bias_N, out, {}}});
   return out;
 }
 
-void linear_product_into(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN) {
-  if (tiles_fit(x_RK, weight_NK)) return multiply(x_RK, weight_NK, bias_N, out_RN);
-  if (row_by_row(x_RK)) {
-    const at::Tensor x = widened(x_RK);
-    at::Tensor out = x.scalar_type() == out_RN.scalar_type() ? out_RN : at::empty(out_RN.sizes(), x.options());
-    multiply_rows(x, weight_NK, bias_N, out);
-    if (!out.is_same(out_RN)) out_RN.copy_(out);
-    return;
+void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& projections) {
+  std::vector<TiledLayer> tiled;
+  for (const Projection& one : projections) {
+    if (!tiles_fit(x_RK, one.weight_NK)) {
+      multiply_without_tiles(x_RK, one);
+      continue;
+    }
+    kernels::TileEpilogue to = epilogue(one.weight_NK);
+    to.bias_N = bits_or_null(one.bias_N);
+    to.residual_RN = bits_or_null(one.residual_RN);
+    to.out_RN = bits_or_null(one.out_RN);
+    tiled.push_back({one.weight_NK, {}, to});
   }
-  const at::Tensor x = x_RK.reshape({-1, weight_NK.size(1)});
-  at::Tensor out = out_RN.view({-1, weight_NK.size(0)});
-  if (bias_N.defined()) {
-    at::addmm_out(out, bias_N, x, weight_NK.t());
-  } else {
-    at::mm_out(out, x, weight_NK.t());
-  }
+  if (!tiled.empty()) multiply(x_RK, tiled);
+}
+
+bool own_gated_product(const at::Tensor& x_RK, const Projection& gate, const Projection& up, const at::Tensor& out_RN) {
+  if (!tiles_fit(x_RK, gate.weight_NK) || !tiles_fit(x_RK, up.weight_NK)) return false;
+  kernels::TileEpilogue to = epilogue(gate.weight_NK);
+  to.bias_N = bits_or_null(gate.bias_N);
+  to.up_bias_N = bits_or_null(up.bias_N);
+  to.gate_RN = bits_or_null(gate.out_RN);
+  to.up_RN = bits_or_null(up.out_RN);
+  to.out_RN = bits_or_null(out_RN);
+  multiply(x_RK, {{gate.weight_NK, up.weight_NK, to}});
+  return true;
 }
 
 bool own_logits(const at::Tensor& x_RK, const at::Tensor& weight_NK, at::Tensor& out_RN) {
   if (tiles_fit(x_RK, weight_NK)) {
-    multiply(x_RK, weight_NK, {}, out_RN);
+    kernels::TileEpilogue to = epilogue(weight_NK);
+    to.wide_out_RN = out_RN.data_ptr<float>();
+    multiply(x_RK, {{weight_NK, {}, to}});
     return true;
   }
   if (!row_by_row(x_RK)) return false;

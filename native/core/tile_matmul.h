@@ -4,10 +4,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "kernels/tile_linear.h"
+
 namespace archer {
 
-// y = x Wᵀ (+ bias), rounded to bfloat16, or without bias in float32: to the bit what the kernel of few rows gives.
-void tile_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N, const at::Tensor& out_RN);
+// `to` as for the kernel of few rows (kernels/tile_linear.h), to the bit; up_weight_NK: of a gated product, or undefined.
+void tile_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& up_weight_NK, const kernels::TileEpilogue& to);
 // dx in float32, added where told, or rounded to bfloat16.
 void tile_grad_input(const at::Tensor& dy_RN, const at::Tensor& weight_NK, bool add, const at::Tensor& dx_RK);
 void tile_grad_weight(const at::Tensor& dy_RN, const at::Tensor& x_RK, const at::Tensor& grad_weight_NK);

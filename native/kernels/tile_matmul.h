@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/tile_linear.h"
+
 namespace archer::kernels {
 
 // Row-major bfloat16; stride: elements from one row to the next.
@@ -13,21 +15,19 @@ struct TileMatrix {
 };
 
 struct TileMatmul {
-  const uint16_t* a;        // [M, K] row-major, or blocks of transpose()
+  const uint16_t* a;           // [M, K] row-major, or blocks of transpose()
   bool a_in_blocks;
-  int64_t rows, inner;      // M and K of `a`
-  int64_t row_begin, row_end;  // of this call; row_begin is a multiple of 32
-  const uint16_t* b;        // [N / 32][K / 32][2][16 pairs of k][16 n][2], of pack_pairs(), or of pack_hidden() for bᵀ
-  int64_t columns;          // N of b: columns of c from `wide` or `rounded` on
-  float* wide;              // c of row 0; or null:
-  bool add;                 // to what stands in `wide`
-  uint16_t* rounded;        // c in bfloat16
-  const uint16_t* bias;     // [N], added to every row before it is rounded; or null
-  int64_t stride;           // elements from one row of c to the next
+  int64_t rows, inner;         // M and K of `a`
+  const uint16_t* b;           // [N / 32][K / 32][2][16 pairs of k][16 n][2], of pack_pairs(), or of pack_hidden() for bᵀ
+  bool gated;                  // every block of 32 columns of b is followed by that of the second weight
+  int64_t columns;             // N, of one weight
+  bool add;                    // to what stands in to.wide_out_RN
+  TileEpilogue to;             // c, whose first column is that of b
+  int64_t row_begin = 0, row_end = 0;  // of this call; row_begin is a multiple of 32
 };
 
 // Of scratch for one thread: bfloat16 elements; floats.
 int64_t tile_matmul_scratch(int64_t inner);
-int64_t tile_matmul_sums(int64_t columns);
+int64_t tile_matmul_sums(int64_t columns, bool gated);
 
 }  // namespace archer::kernels

@@ -1,7 +1,7 @@
 // The kernels of tile_matmul.h over a policy `Tiles` (tile_ops.h), compiled once per instruction set.
 #pragma once
+#include "kernels/tile_epilogue.h"
 #include "kernels/tile_matmul.h"
-#include "kernels/tile_ops.h"
 
 namespace archer::kernels {
 namespace {
@@ -48,34 +48,24 @@ void transpose(const TileMatrix& x, int64_t begin, int64_t end, uint16_t* blocks
   }
 }
 
-// A block of 32 x 32 sums that has still to be written to c, at row m and column n.
+// A block of 32 x 32 sums that has still to be written to c, at row m and column n; up_sums: of the second weight.
 struct FinishedBlock {
-  const float* sums = nullptr;
+  const float *sums = nullptr, *up_sums = nullptr;
   int64_t m = 0, n = 0;
 };
 
-// Row i of it, at the edges of c too.
 inline __attribute__((always_inline)) void write_row(const TileMatmul& job, const FinishedBlock& block, int64_t i) {
-  if (block.m + i >= job.rows) return;
-  const __mmask32 there = first_columns(job.columns - block.n);
-  const __mmask16 low_there = static_cast<__mmask16>(there), high_there = static_cast<__mmask16>(there >> 16);
-  const int64_t at = (block.m + i) * job.stride + block.n;
-  __m512 low = _mm512_load_ps(block.sums + i * kTile), high = _mm512_load_ps(block.sums + i * kTile + 16);
-  if (job.rounded) {
-    if (job.bias) {
-      const __m512i bias = _mm512_maskz_loadu_epi16(there, job.bias + block.n);
-      low = _mm512_add_ps(low, widen_low(bias));
-      high = _mm512_add_ps(high, widen_high(bias));
-    }
-    _mm512_mask_storeu_epi16(job.rounded + at, there, narrow(low, high));
-    return;
-  }
+  const int64_t m = block.m + i, n = block.n;
+  if (m >= job.rows) return;
+  const auto line = [](const float* from) { return Line{_mm512_load_ps(from), _mm512_load_ps(from + 16)}; };
+  const __mmask32 there = first_columns(job.columns - n);
+  Line sums = line(block.sums + i * kTile);
   if (job.add) {
-    low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_there, job.wide + at));
-    high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_there, job.wide + at + 16));
+    const float* before = job.to.wide_out_RN + m * job.to.stride + n;
+    sums = sum(sums, {_mm512_maskz_loadu_ps(static_cast<__mmask16>(there), before),
+                      _mm512_maskz_loadu_ps(static_cast<__mmask16>(there >> 16), before + 16)});
   }
-  _mm512_mask_storeu_ps(job.wide + at, low_there, low);
-  _mm512_mask_storeu_ps(job.wide + at + 16, high_there, high);
+  write_line(job.to, m, n, there, sums, block.up_sums ? line(block.up_sums + i * kTile) : Line{}, block.up_sums != nullptr);
 }
 
 inline const uint16_t* block_of_a(const TileMatmul& job, int64_t m, int64_t steps) {
@@ -88,8 +78,9 @@ template <class Tiles>
 void matmul(const TileMatmul& job, uint16_t* scratch, float* sums) {
   const int64_t steps = tile_blocks(job.inner), parts = (steps + kInnerSteps - 1) / kInnerSteps;
   const int64_t steps_at_once = (steps + parts - 1) / parts, a_step = job.a_in_blocks ? kBlockElements : kTile;
-  const int64_t a_stride = job.a_in_blocks ? kTile : job.inner;
-  const int64_t column_blocks = tile_blocks(job.columns), lines = (kTile + column_blocks - 1) / column_blocks;
+  const int64_t a_stride = job.a_in_blocks ? kTile : job.inner, weights = job.gated ? 2 : 1;
+  const int64_t blocks = weights * tile_blocks(job.columns), lines = (kTile + blocks - 1) / blocks;
+  float* wide = job.to.wide_out_RN;
   FinishedBlock finished;
   int64_t next_sums = 0;
   typename Tiles::Session session;
@@ -101,33 +92,37 @@ void matmul(const TileMatmul& job, uint16_t* scratch, float* sums) {
       const bool is_last = k + count == steps;
       // Both a and c are often in memory: the part of a that is next and the block of c that is next are fetched meanwhile.
       const uint16_t* next_a = is_last ? block_of_a(job, m + kTile, steps) : block_of_a(job, m, steps) + (k + count) * a_step;
-      for (int64_t n = 0; n < job.columns; n += kTile) {
+      const float* gate_sums = nullptr;
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t n = block / weights * kTile;
         // Sums go straight to c where a whole block of it is wide and comes of one product.
-        const bool direct = parts == 1 && job.wide && m + kTile <= job.rows && n + kTile <= job.columns;
-        const float* next_c = job.wide + m * job.stride + n + (direct ? kTile : 0);
-        float* c = direct ? job.wide + m * job.stride + n
-                          : sums + (parts > 1 ? n / kTile : next_sums++ & 1) * kBlockElements;
-        const int64_t c_stride = direct ? job.stride : kTile;
+        const bool direct = parts == 1 && wide && m + kTile <= job.rows && n + kTile <= job.columns;
+        const float* next_c = wide + m * job.to.stride + n + (direct ? kTile : 0);
+        float* c = direct ? wide + m * job.to.stride + n : sums + (parts > 1 ? block : next_sums++ & 3) * kBlockElements;
+        const int64_t c_stride = direct ? job.to.stride : kTile;
         const auto beside = [&](int64_t step) __attribute__((always_inline)) {
           for (int64_t i = 2 * step; i < 2 * step + 2 && i < kTile; ++i) {
             if (finished.sums) write_row(job, finished, i);
-            if (!job.wide || !is_last) continue;
-            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.stride), _MM_HINT_T0);
-            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.stride + 16), _MM_HINT_T0);
+            if (!wide || !is_last) continue;
+            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.to.stride), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(next_c + i * job.to.stride + 16), _MM_HINT_T0);
           }
-          for (int64_t i = n / kTile * lines; i < (n / kTile + 1) * lines && i < kTile && step < count; ++i) {
+          for (int64_t i = block * lines; i < (block + 1) * lines && i < kTile && step < count; ++i) {
             _mm_prefetch(reinterpret_cast<const char*>(next_a + step * a_step + i * a_stride), _MM_HINT_T1);
           }
         };
         for (int64_t step = count; step < kTile / 2; ++step) beside(step);  // the rest, first: the product may overwrite it
-        const uint16_t* b = job.b + (n / kTile * steps + k) * kBlockElements;
+        const uint16_t* b = job.b + (block * steps + k) * kBlockElements;
         if (k > 0 || (direct && job.add)) {
           Tiles::template product<true, Passes::b>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, beside);
         } else {
           Tiles::template product<false, Passes::b>(a.rows + k * a_step, a.stride, a_step, b, count, c, c_stride, beside);
         }
         finished = {};
-        if (!direct && is_last) finished = {c, m, n};
+        if (direct || !is_last) continue;
+        if (!job.gated) finished = {c, nullptr, m, n};
+        else if (block % 2 == 1) finished = {gate_sums, c, m, n};
+        gate_sums = c;
       }
     }
   }

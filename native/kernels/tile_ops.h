@@ -72,6 +72,20 @@ inline __m512i narrow(__m512 low, __m512 high) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
+// 2^x for x >= -126, to about 2e-7 relative and exact for whole x; overflows to infinity, keeps NaN. The polynomial is a
+// least-squares fit at Chebyshev nodes of [-1/2, 1/2].
+inline __m512 exp2_of(__m512 x) {
+  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(x, whole);
+  __m512 p = _mm512_set1_ps(1.3218672e-3f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6716983e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5508930e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022238e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314688e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, whole);
+}
+
 void pack_hidden(const TileRows& rows, uint16_t* packed) {
   const int64_t hidden_blocks = tile_blocks(rows.hidden);
   for (int64_t r = 0; r < tile_blocks(rows.rows) * kTile; r += 16) {

@@ -28,7 +28,11 @@ int64_t tile_attention_backward_scratch(int64_t length, int64_t group, int64_t h
 
 int64_t tile_matmul_scratch(int64_t inner) { return kTile * tile_blocks(inner) * kTile; }
 
-int64_t tile_matmul_sums(int64_t columns) { return std::max<int64_t>(2, tile_blocks(columns)) * kBlockElements; }
+int64_t tile_matmul_sums(int64_t columns, bool gated) {
+  return std::max<int64_t>(4, (gated ? 2 : 1) * tile_blocks(columns)) * kBlockElements;
+}
+
+int64_t tile_linear_scratch(int64_t inputs) { return kTile * tile_blocks(inputs) * kTile; }
 
 const TileKernels* tile_kernels() {
 #if defined(ARCHER_TILE_KERNELS)

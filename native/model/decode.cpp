@@ -26,13 +26,12 @@ void append(const at::Tensor& states, const std::vector<int32_t>& positions_B, c
   for (size_t i = 0; i < pages_B.size(); ++i) write_lines(cached, source + i * row, pages_B[i], positions_B[i], 1);
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                  const std::vector<int32_t>& positions_B, const std::vector<Pages>& pages_B) {
+void attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const std::vector<int32_t>& positions_B,
+            const std::vector<Pages>& pages_B, const at::Tensor& out) {
   const int64_t num_kv_heads = keys.size(1), head_dim = keys.size(3), page_stride = num_kv_heads * kKvPage * head_dim;
   const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(pages_B.size());
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   const auto head_offset = [&](int64_t item) { return item % num_kv_heads * kKvPage * head_dim; };  // in every page
-  at::Tensor out = at::empty(q.sizes(), q.options());
   if (attention_is_row_exact(q.scalar_type())) {
     const uint16_t *qp = data<uint16_t>(q), *kp = data<uint16_t>(keys), *vp = data<uint16_t>(values);
     uint16_t* op = mutable_data<uint16_t>(out);
@@ -45,7 +44,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
                         position, position + 1, static_cast<float>(scale), pages_B[row].data(), page_stride, following});
       }
     });
-    return out;
+    return;
   }
   dispatch_scalar(q.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
@@ -61,7 +60,6 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
       }
     });
   });
-  return out;
 }
 
 }  // namespace
@@ -78,8 +76,10 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
   }
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> w = weights();
-  const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
-    return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
+  const int64_t q_size = config_.num_heads * config_.head_dim, kv_size = config_.num_kv_heads * config_.head_dim;
+  const auto buffer = [&](int64_t columns) { return at::empty({batch, columns}, at::TensorOptions().dtype(compute_dtype_)); };
+  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
+    return Projection{w[weight], bias < 0 ? at::Tensor() : w[bias], out, residual};
   };
   rope_.reserve(1 + *std::max_element(positions_B.begin(), positions_B.end()));
   at::Tensor ids = at::empty({batch}, at::kInt), positions = at::empty({batch}, at::kInt);
@@ -88,23 +88,28 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
   const Rotation rotation{rope_.cosine(), rope_.sine(), positions};
   const double eps = config_.rms_norm_eps;
 
-  at::Tensor x = at::embedding(w[embedding_], ids);
+  const at::Tensor x = at::embedding(w[embedding_], ids), y = buffer(config_.hidden_size);
+  const at::Tensor q = buffer(q_size), k = buffer(kv_size), v = buffer(kv_size), mixed = buffer(q_size);
+  const at::Tensor inner = buffer(config_.intermediate_size);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (control) control->check();
     const Layer& layer = layers_[i];
-    at::Tensor y = rms_norm(x, w[layer.input_norm], eps);
-    at::Tensor q = linear(y, layer.q, layer.q_bias), k = linear(y, layer.k, layer.k_bias);
+    rms_norm_into(x, w[layer.input_norm], eps, y, {});
+    linear_products(y, {projection(layer.q, layer.q_bias, q), projection(layer.k, layer.k_bias, k),
+                        projection(layer.v, layer.v_bias, v)});
     if (config_.qk_norm) {
-      q = rms_norm(q, w[layer.q_norm], eps);
-      k = rms_norm(k, w[layer.k_norm], eps);
+      rms_norm_into(q, w[layer.q_norm], eps, q, {});
+      rms_norm_into(k, w[layer.k_norm], eps, k, {});
     }
-    append(rotate(k, rotation), positions_B, pages_B, cache.keys[i]);
-    append(linear(y, layer.v, layer.v_bias), positions_B, pages_B, cache.values[i]);
-    const at::Tensor mixed = attend(rotate(q, rotation), cache.keys[i], cache.values[i], positions_B, pages_B);
-    x.add_(linear(mixed, layer.o, layer.o_bias));
-    y = rms_norm(x, w[layer.post_norm], eps);
-    const at::Tensor inner = swiglu(linear(y, layer.gate, layer.gate_bias), linear(y, layer.up, layer.up_bias));
-    x.add_(linear(inner, layer.down, layer.down_bias));
+    rotate_into(q, rotation, q);
+    rotate_into(k, rotation, k);
+    append(k, positions_B, pages_B, cache.keys[i]);
+    append(v, positions_B, pages_B, cache.values[i]);
+    attend(q, cache.keys[i], cache.values[i], positions_B, pages_B, mixed);
+    linear_products(mixed, {projection(layer.o, layer.o_bias, x, x)});
+    rms_norm_into(x, w[layer.post_norm], eps, y, {});
+    gated_product_into(y, projection(layer.gate, layer.gate_bias, {}), projection(layer.up, layer.up_bias, {}), inner);
+    linear_products(inner, {projection(layer.down, layer.down_bias, x, x)});
   }
   return rms_norm(x, w[final_norm_], eps);
 }

@@ -2,7 +2,6 @@
 // attention knows where a sequence ends.
 //   x [T, H] the residual stream; q [T, heads * D]; k, v [T, kv_heads * D]
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
@@ -76,33 +75,39 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const at::NoGradGuard no_grad;
   const Rotation rotation = rotation_of(sequences);
   const std::vector<at::Tensor> w = weights();
-  const auto linear = [&](const at::Tensor& x, int64_t weight, int64_t bias) {
-    return archer::linear(x, w[weight], bias < 0 ? at::Tensor() : w[bias]);
+  const int64_t tokens = sequences.num_tokens(), head_dim = config_.head_dim;
+  const int64_t q_size = config_.num_heads * head_dim, kv_size = config_.num_kv_heads * head_dim;
+  const auto buffer = [&](int64_t columns) { return at::empty({tokens, columns}, at::TensorOptions().dtype(compute_dtype_)); };
+  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
+    return Projection{w[weight], bias < 0 ? at::Tensor() : w[bias], out, residual};
   };
   const AttentionPlan plan(sequences);
   const double eps = config_.rms_norm_eps;
 
-  at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids));
+  const at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids)), y = buffer(config_.hidden_size);
+  const at::Tensor q = buffer(q_size), k = buffer(kv_size), v = buffer(kv_size), mixed = buffer(q_size);
+  const at::Tensor inner = buffer(config_.intermediate_size);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (control) control->check();
     const Layer& layer = layers_[i];
-    at::Tensor y = rms_norm(x, w[layer.input_norm], eps);
-    at::Tensor q = linear(y, layer.q, layer.q_bias), k = linear(y, layer.k, layer.k_bias);
-    const at::Tensor v = linear(y, layer.v, layer.v_bias);
+    rms_norm_into(x, w[layer.input_norm], eps, y, {});
+    linear_products(y, {projection(layer.q, layer.q_bias, q), projection(layer.k, layer.k_bias, k),
+                        projection(layer.v, layer.v_bias, v)});
     if (config_.qk_norm) {
-      q = rms_norm(q, w[layer.q_norm], eps);
-      k = rms_norm(k, w[layer.k_norm], eps);
+      rms_norm_into(q, w[layer.q_norm], eps, q, {});
+      rms_norm_into(k, w[layer.k_norm], eps, k, {});
     }
-    q = rotate(q, rotation);
-    k = rotate(k, rotation);
+    rotate_into(q, rotation, q);
+    rotate_into(k, rotation, k);
     if (destination) {
       fill_cache(k, sequences, destination->targets_N, destination->cache.keys[i]);
       fill_cache(v, sequences, destination->targets_N, destination->cache.values[i]);
     }
-    x = x + linear(packed_attention(q, k, v, plan, config_.head_dim, control), layer.o, layer.o_bias);
-    y = rms_norm(x, w[layer.post_norm], eps);
-    const at::Tensor inner = swiglu(linear(y, layer.gate, layer.gate_bias), linear(y, layer.up, layer.up_bias));
-    x = x + linear(inner, layer.down, layer.down_bias);
+    packed_attention_into(q, k, v, plan, head_dim, control, mixed, {});
+    linear_products(mixed, {projection(layer.o, layer.o_bias, x, x)});
+    rms_norm_into(x, w[layer.post_norm], eps, y, {});
+    gated_product_into(y, projection(layer.gate, layer.gate_bias, {}), projection(layer.up, layer.up_bias, {}), inner);
+    linear_products(inner, {projection(layer.down, layer.down_bias, x, x)});
   }
   return rms_norm(x, w[final_norm_], eps);
 }

@@ -2,16 +2,15 @@
 //   y = norm(x);  q, k, v = y Wᵀ + b;  q, k = rope(qk_norm(q, k));  m = x + attention(q, k, v) Woᵀ + bo
 //   z = norm(m);  out = m + (silu(z Wgᵀ + bg) * (z Wuᵀ + bu)) Wdᵀ + bd
 // Every result is rounded to the compute dtype where Transformer::hidden_states() rounds it: the bits are the same.
-#include <ATen/ops/add.h>
-
 #include "core/linear.h"
 #include "model/packed_attention.h"
 #include "model/training_pass.h"
 
 namespace archer {
 
-void TrainingPass::project(const at::Tensor& x, int64_t weight_index, int64_t bias_index, const at::Tensor& out) const {
-  linear_product_into(x, weight(weight_index), bias_index < 0 ? at::Tensor() : weight(bias_index), out);
+Projection TrainingPass::projection(int64_t weight_index, int64_t bias_index, const at::Tensor& out,
+                                    const at::Tensor& residual) const {
+  return {weight(weight_index), bias_index < 0 ? at::Tensor() : weight(bias_index), out, residual};
 }
 
 std::pair<at::Tensor, at::Tensor> TrainingPass::rotated(size_t index) {
@@ -35,27 +34,21 @@ void TrainingPass::layer_forward(size_t index, const JobControl* control, const 
   const double eps = config.rms_norm_eps;
 
   rms_norm_into(saved.input_TH, weight(layer.input_norm), eps, b.normed_TH, saved.input_rstd_T);
-  project(b.normed_TH, layer.q, layer.q_bias, saved.q);
-  project(b.normed_TH, layer.k, layer.k_bias, saved.k);
-  project(b.normed_TH, layer.v, layer.v_bias, saved.v);
+  linear_products(b.normed_TH, {projection(layer.q, layer.q_bias, saved.q), projection(layer.k, layer.k_bias, saved.k),
+                                projection(layer.v, layer.v_bias, saved.v)});
   if (!config.qk_norm) {
     rotate_into(saved.q, rotation_, saved.q);
     rotate_into(saved.k, rotation_, saved.k);
   }
   const auto [q, k] = rotated(index);
   packed_attention_into(q, k, saved.v, plan_, config.head_dim, control, saved.mixed, saved.logsumexp);
-  project(saved.mixed, layer.o, layer.o_bias, b.normed_TH);
-  at::Tensor middle = saved.middle_TH;
-  at::add_out(middle, saved.input_TH, b.normed_TH);
+  linear_products(saved.mixed, {projection(layer.o, layer.o_bias, saved.middle_TH, saved.input_TH)});
 
   rms_norm_into(saved.middle_TH, weight(layer.post_norm), eps, b.normed_TH, saved.middle_rstd_T);
-  project(b.normed_TH, layer.gate, layer.gate_bias, saved.gate_TI);
-  project(b.normed_TH, layer.up, layer.up_bias, saved.up_TI);
+  gated_product_into(b.normed_TH, projection(layer.gate, layer.gate_bias, saved.gate_TI),
+                     projection(layer.up, layer.up_bias, saved.up_TI), b.inner_TI);
   if (!output_TH.defined()) return;
-  swiglu_into(saved.gate_TI, saved.up_TI, b.inner_TI);
-  project(b.inner_TI, layer.down, layer.down_bias, b.normed_TH);
-  at::Tensor output = output_TH;
-  at::add_out(output, saved.middle_TH, b.normed_TH);
+  linear_products(b.inner_TI, {projection(layer.down, layer.down_bias, output_TH, saved.middle_TH)});
 }
 
 }  // namespace archer

@@ -3,15 +3,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
 
-#include "core/linear.h"
 #include "kernels/decoder_rows.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
-
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return linear_product(x, weight, bias);
-}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor out = at::empty_like(x);
@@ -33,27 +28,19 @@ void rms_norm_into(const at::Tensor& x, const at::Tensor& weight, double eps, co
   });
 }
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  const at::Tensor out = at::empty_like(gate);
-  swiglu_into(gate, up, out);
-  return out;
-}
-
-void swiglu_into(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& out) {
-  dispatch_scalar(gate.scalar_type(), [&](auto tag) {
+void gated_product_into(const at::Tensor& x_TH, Projection gate, Projection up, const at::Tensor& out_TI) {
+  if (own_gated_product(x_TH, gate, up, out_TI)) return;
+  if (!gate.out_RN.defined()) gate.out_RN = at::empty_like(out_TI);
+  if (!up.out_RN.defined()) up.out_RN = at::empty_like(out_TI);
+  linear_products(x_TH, {gate, up});
+  dispatch_scalar(out_TI.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
-    const T *gp = data<T>(gate), *up_p = data<T>(up);
-    T* op = mutable_data<T>(out);
-    at::parallel_for(0, gate.numel(), kGrainElements, [&](int64_t begin, int64_t end) {
-      kernels::swiglu<T>(gp + begin, up_p + begin, op + begin, end - begin);
+    const T *gate_p = data<T>(gate.out_RN), *up_p = data<T>(up.out_RN);
+    T* out_p = mutable_data<T>(out_TI);
+    at::parallel_for(0, out_TI.numel(), kGrainElements, [&](int64_t begin, int64_t end) {
+      kernels::swiglu<T>(gate_p + begin, up_p + begin, out_p + begin, end - begin);
     });
   });
-}
-
-at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
-  const at::Tensor out = at::empty_like(x);
-  rotate_into(x, rotation, out);
-  return out;
 }
 
 void rotate_into(const at::Tensor& x, const Rotation& rotation, const at::Tensor& out) {

@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -68,20 +67,12 @@ void tiled_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 
 }  // namespace
 
-at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
-                            int64_t head_dim, const JobControl* control) {
-  if (BatchInvariantScope::active() && !attention_is_row_exact(q.scalar_type())) {
-    return row_attention(q, k, v, plan, head_dim, control);
-  }
-  const at::Tensor out = at::empty_like(q);
-  packed_attention_into(q, k, v, plan, head_dim, control, out, {});
-  return out;
-}
-
 void packed_attention_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
                            int64_t head_dim, const JobControl* control, const at::Tensor& out, const at::Tensor& lse_TH) {
   if (attention_is_row_exact(q.scalar_type())) {
     tiled_forward(q, k, v, plan, {q.size(1) / head_dim, k.size(1) / head_dim, head_dim}, out, lse_TH, control);
+  } else if (BatchInvariantScope::active() && !lse_TH.defined()) {
+    row_attention(q, k, v, plan, head_dim, control, out);
   } else {
     flash_forward(q, k, v, plan, head_dim, out, lse_TH, control);
   }

@@ -8,11 +8,9 @@
 
 namespace archer {
 
-// q [T, heads * D], k and v [T, kv_heads * D] -> [T, heads * D]; scale 1 / sqrt(D). `control` (may be null) is polled on
-// the way, as one layer of a long prompt can take seconds.
-at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
-                            int64_t head_dim, const JobControl* control = nullptr);
-// For training: into `out`, with lse_TH [T, heads] the natural logsumexp of every query, float32 (float64 for float64).
+// q [T, heads * D], k and v [T, kv_heads * D] -> out [T, heads * D]; scale 1 / sqrt(D). `control` (may be null) is polled on
+// the way, as one layer of a long prompt can take seconds. lse_TH [T, heads]: for a backward the natural logsumexp of every query,
+// float32 (float64 for float64); undefined where nobody asks.
 void packed_attention_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
                            int64_t head_dim, const JobControl* control, const at::Tensor& out, const at::Tensor& lse_TH);
 

@@ -1,7 +1,6 @@
 #include "model/row_attention.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,13 +12,12 @@
 
 namespace archer {
 
-at::Tensor row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
-                         int64_t head_dim, const JobControl* control) {
+void row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan, int64_t head_dim,
+                   const JobControl* control, const at::Tensor& out) {
   std::vector<AttentionPlan::Row> rows;
   for (const AttentionPlan::Bucket& bucket : plan.buckets) rows.insert(rows.end(), bucket.rows.begin(), bucket.rows.end());
   const int64_t q_size = q.size(1), kv_size = k.size(1), num_kv_heads = kv_size / head_dim, group = q_size / kv_size;
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-  at::Tensor out = at::empty_like(q);
   dispatch_scalar(q.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     const T *qp = data<T>(q), *kp = data<T>(k), *vp = data<T>(v);
@@ -48,7 +46,6 @@ at::Tensor row_attention(const at::Tensor& q, const at::Tensor& k, const at::Ten
       }
     });
   });
-  return out;
 }
 
 }  // namespace archer

@@ -5,8 +5,8 @@
 
 namespace archer {
 
-// As packed_attention(), without gradient.
-at::Tensor row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
-                         int64_t head_dim, const JobControl* control);
+// As packed_attention_into(), for no gradient.
+void row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan, int64_t head_dim,
+                   const JobControl* control, const at::Tensor& out);
 
 }  // namespace archer

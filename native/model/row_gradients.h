@@ -17,7 +17,7 @@ void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::
 // y = swiglu(gate, up): gate and up become their gradients, y is computed once more.
 void swiglu_backward(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dy, const at::Tensor& y);
 
-// The gradient before rotate() from the one behind it, in place, and rounded.
+// The gradient before rotate_into() from the one behind it, in place, and rounded.
 void rotate_backward(const at::Tensor& wide_grad, const Rotation& rotation, const at::Tensor& rounded);
 
 // grad_VH[ids_T[t]] += wide_dx_TH[t]

@@ -30,7 +30,7 @@ class TrainingPass {
 
  private:
   const at::Tensor& weight(int64_t index) const;
-  void project(const at::Tensor& x, int64_t weight_index, int64_t bias_index, const at::Tensor& out) const;
+  Projection projection(int64_t weight_index, int64_t bias_index, const at::Tensor& out, const at::Tensor& residual = {}) const;
   // q and k as attention reads them: as they were saved, or with a QK norm computed from that.
   std::pair<at::Tensor, at::Tensor> rotated(size_t index);
   // output_TH undefined: only what the backward of this layer reads.

@@ -54,10 +54,34 @@ void row_by_row(at::ScalarType dtype, int64_t inputs) {
   }
   CHECK(at::equal(linear_product(x.narrow(0, 20, 17).contiguous(), weight, bias), all.narrow(0, 20, 17)));
   at::set_num_threads(2);
-  const at::Tensor big = random({64, 512}, 1, dtype), big_weight = random({700, 512}, 0.3, dtype);
+  const at::Tensor big = random({140, 512}, 1, dtype), big_weight = random({700, 512}, 0.3, dtype);
   const at::Tensor by_two = linear_product(big, big_weight);
   at::set_num_threads(1);
   CHECK(at::equal(linear_product(big, big_weight), by_two));
+  CHECK(at::equal(linear_product(big.narrow(0, 7, 64).contiguous(), big_weight), by_two.narrow(0, 7, 64)));
+}
+
+// residual + x Wᵀ and silu(x Wgᵀ + bg) * (x Wuᵀ + bu), rounded step by step as by separate calls; few rows as many, to the bit.
+void fused(at::ScalarType dtype) {
+  for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{96, 64}, {33, 45}, {200, 640}}) {
+    for (const int64_t rows : {1, 20, 50, 131}) {
+      const at::Tensor x = random({rows, inputs}, 1, dtype), bias = random({outputs}, 1, dtype), up_bias = random({outputs}, 1, dtype);
+      const at::Tensor weight = random({outputs, inputs}, 0.1, dtype), up_weight = random({outputs, inputs}, 0.1, dtype);
+      const at::Tensor residual = random({rows, outputs}, 1, dtype), product = linear_product(x, weight, bias);
+      const at::Tensor out = at::empty_like(residual), in_place = residual.clone(), alone = at::empty_like(residual);
+      linear_products(x, {{weight, bias, out, residual}, {weight, bias, in_place, in_place}, {up_weight, up_bias, alone, {}}});
+      CHECK(at::equal(out, residual + product) && at::equal(in_place, out) && at::equal(alone, linear_product(x, up_weight, up_bias)));
+
+      const at::Tensor gate = at::empty_like(out), up = at::empty_like(out), gated = at::empty_like(out);
+      if (!own_gated_product(x, {weight, bias, gate, {}}, {up_weight, up_bias, up, {}}, gated)) continue;
+      CHECK(at::equal(gate, product) && at::equal(up, alone));
+      const at::Tensor g = gate.to(at::kDouble), exact = g * g.sigmoid() * up.to(at::kDouble);
+      CHECK(relative_error(gated, exact) < 3e-3);
+      const at::Tensor last = at::empty({1, outputs}, dtype);
+      CHECK(own_gated_product(x.narrow(0, rows - 1, 1).contiguous(), {weight, bias, {}, {}}, {up_weight, up_bias, {}, {}}, last));
+      CHECK(at::equal(last[0], gated[rows - 1]));
+    }
+  }
 }
 
 // An infinite weight stays in its own output, also where the inputs are no whole tiles.
@@ -77,6 +101,7 @@ int main() {
     if (limit_cpu_isa(isa) != isa) continue;
     against_float64(cpu_isa_name(isa), at::kBFloat16, 3e-3, 1e-6);
     row_by_row(at::kBFloat16, 96);
+    fused(at::kBFloat16);
     infinities();
   }
   for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx2, CpuIsa::avx512}) {
@@ -94,5 +119,6 @@ int main() {
   const at::Tensor x = at::randn({3, 5}), weight = at::randn({4, 5});
   CHECK(!linear_is_row_exact(at::kFloat));
   CHECK(at::equal(linear_product(x, weight), at::linear(x, weight)));
+  fused(at::kFloat);
   return check::finish();
 }
