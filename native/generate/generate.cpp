@@ -61,7 +61,7 @@ class Generation {
         max_running_(most_running(request)),
         responses_(request),
         pool_(plan_pages(model, request)),
-        cache_(make_cache(model, pool_.num_free())) {
+        cache_(model.config(), model.compute_dtype(), pool_.num_free()) {
     for (const int64_t prompt : longest_first(request)) groups_.push_back({prompt, 0, {}, {}});
     stats_.num_pages = pool_.num_free();
     if (control_) control_->total = request.prompts.num_sequences() * num_samples_ * request.max_new_tokens;

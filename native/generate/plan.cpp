@@ -74,16 +74,4 @@ int64_t plan_pages(const Transformer& model, const GenerateRequest& request) {
   return std::min(most, request.kv_budget_bytes / page_bytes);
 }
 
-KvCache make_cache(const Transformer& model, int64_t num_pages) {
-  try {
-    return KvCache(model.config(), model.compute_dtype(), num_pages);
-  } catch (const c10::Error& error) {
-    const int64_t page_bytes = KvCache::page_bytes(model.config(), model.compute_dtype());
-    throw ArcherError(kOom, std::to_string(num_pages) + " pages of keys and values, " +
-                                std::to_string(num_pages * page_bytes) +
-                                " bytes, could not be allocated: lower max_slots or set kv_budget_bytes (" +
-                                error.what_without_backtrace() + ")");
-  }
-}
-
 }  // namespace archer

@@ -22,7 +22,4 @@ int64_t most_running(const GenerateRequest& request);
 // possible sequence.
 int64_t plan_pages(const Transformer& model, const GenerateRequest& request);
 
-// ARCHER_E_OOM where the memory is refused.
-KvCache make_cache(const Transformer& model, int64_t num_pages);
-
 }  // namespace archer

@@ -126,11 +126,9 @@ inline void interleave_values(const LineBlock& values, const LineBlock& keys, in
   for (int64_t j = 0; j < kKeyBlock; j += 2) {
     for (int64_t d = 0; d < columns; d += kTile) {
       const __m512i a = line_of<whole>(values, j, d), b = line_of<whole>(values, j + 1, d);
-      if (whole) {
-        for (const LineBlock* block : {&values, &keys}) {
-          fetch_next(*block, j, d);
-          fetch_next(*block, j + 1, d);
-        }
+      for (const LineBlock* block : {&values, &keys}) {
+        fetch_next(*block, j, d);
+        fetch_next(*block, j + 1, d);
       }
       uint16_t* target = out + d * kKeyBlock + j * 16;
       _mm512_store_si512(target, _mm512_permutex2var_epi16(a, low, b));

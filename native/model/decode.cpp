@@ -28,7 +28,7 @@ void append(const at::Tensor& states, const std::vector<int32_t>& positions_B, c
 
 void attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const std::vector<int32_t>& positions_B,
             const std::vector<Pages>& pages_B, const at::Tensor& out) {
-  const int64_t num_kv_heads = keys.size(1), head_dim = keys.size(3), page_stride = num_kv_heads * kKvPage * head_dim;
+  const int64_t num_kv_heads = keys.size(1), head_dim = keys.size(3), page_stride = keys.stride(0);
   const int64_t group = q.size(1) / (num_kv_heads * head_dim), num_rows = static_cast<int64_t>(pages_B.size());
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   const auto head_offset = [&](int64_t item) { return item % num_kv_heads * kKvPage * head_dim; };  // in every page

@@ -1,7 +1,9 @@
 #include "model/kv_cache.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -9,11 +11,42 @@
 
 namespace archer {
 
+namespace {
+
+// Addresses alone: the system gives memory, in huge pages where it can, as it is first written. 4 KiB pages would cost decoding a
+// third of its attention: every line of a head lies in another one.
+at::Tensor reserve(int64_t bytes) {
+  void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  require(memory != MAP_FAILED, kOom,
+          std::to_string(bytes) + " bytes of keys and values could not be allocated: lower max_slots or set kv_budget_bytes");
+  madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  return at::from_blob(memory, {bytes}, [bytes](void* begin) { munmap(begin, static_cast<size_t>(bytes)); },
+                       at::TensorOptions().dtype(at::kByte));
+}
+
+struct Lines {
+  explicit Lines(at::Tensor& cached)
+      : base(static_cast<char*>(cached.mutable_data_ptr())),
+        bytes(static_cast<size_t>(cached.size(3) * cached.element_size())),
+        page_bytes(cached.stride(0) * cached.element_size()) {}
+
+  char* at(int64_t page, int64_t head, int64_t line) const {
+    return base + page * page_bytes + (head * kKvPage + line) * static_cast<int64_t>(bytes);
+  }
+
+  char* base;
+  size_t bytes;  // of a line
+  int64_t page_bytes;
+};
+
+}  // namespace
+
 KvCache::KvCache(const ModelConfig& config, at::ScalarType dtype, int64_t num_pages) {
+  const at::Tensor memory = reserve(std::max<int64_t>(1, num_pages) * page_bytes(config, dtype)).view(dtype);
+  const at::Tensor pages = memory.view({-1, config.num_layers, 2, config.num_kv_heads, kKvPage, config.head_dim});
   for (int64_t i = 0; i < config.num_layers; ++i) {
-    for (auto* tensors : {&keys, &values}) {
-      tensors->push_back(at::empty({num_pages, config.num_kv_heads, kKvPage, config.head_dim}, dtype));
-    }
+    keys.push_back(pages.select(1, i).select(1, 0));
+    values.push_back(pages.select(1, i).select(1, 1));
   }
 }
 
@@ -35,26 +68,20 @@ void KvCache::check(Pages pages, int64_t length) const {
 void KvCache::copy_page(int32_t from, int32_t to, int64_t count) {
   for (auto* tensors : {&keys, &values}) {
     for (at::Tensor& cached : *tensors) {
-      const int64_t num_kv_heads = cached.size(1);
-      const size_t row = cached.size(3) * cached.element_size();
-      char* base = static_cast<char*>(cached.mutable_data_ptr());
-      for (int64_t head = 0; head < num_kv_heads; ++head) {
-        std::memcpy(base + (to * num_kv_heads + head) * kKvPage * row,
-                    base + (from * num_kv_heads + head) * kKvPage * row, count * row);
+      const Lines lines(cached);
+      for (int64_t head = 0; head < cached.size(1); ++head) {
+        std::memcpy(lines.at(to, head, 0), lines.at(from, head, 0), static_cast<size_t>(count) * lines.bytes);
       }
     }
   }
 }
 
 void write_lines(at::Tensor& cached, const void* states, Pages pages, int64_t first, int64_t count) {
-  const int64_t num_kv_heads = cached.size(1);
-  const size_t row = cached.size(3) * cached.element_size();
+  const Lines lines(cached);
   const char* source = static_cast<const char*>(states);
-  char* base = static_cast<char*>(cached.mutable_data_ptr());
   for (int64_t t = first; t < first + count; ++t) {
-    char* line = base + (pages[t / kKvPage] * num_kv_heads * kKvPage + t % kKvPage) * row;
-    for (int64_t head = 0; head < num_kv_heads; ++head, source += row) {
-      std::memcpy(line + head * kKvPage * row, source, row);
+    for (int64_t head = 0; head < cached.size(1); ++head, source += lines.bytes) {
+      std::memcpy(lines.at(pages[t / kKvPage], head, t % kKvPage), source, lines.bytes);
     }
   }
 }

@@ -1,6 +1,7 @@
 // The keys and values of generation, in pages that sequences may share. Which page is whose the caller decides
 // (generate/page_pool.h): here are the tensors and what is written into them.
-//   keys, values: per layer [pages, K, kKvPage, D] in the compute dtype; a page number means the same page in every layer
+//   keys, values: per layer [pages, K, kKvPage, D] in the compute dtype; a page number means the same page in every layer. All layers'
+//   share of a page lies in one piece, so that memory is taken page by page.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -20,7 +21,7 @@ using PageTable = std::vector<int32_t>;
 using Pages = std::span<const int32_t>;
 
 struct KvCache {
-  // The memory is taken from the system as pages are first written. c10::Error where even the addresses are refused.
+  // The memory is taken from the system as pages are first written. ARCHER_E_OOM where even the addresses are refused.
   KvCache(const ModelConfig& config, at::ScalarType dtype, int64_t num_pages);
 
   std::vector<at::Tensor> keys;

@@ -81,7 +81,7 @@ struct Setup {
     }
     for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
       const auto copy = [&](uint16_t* to, const at::Tensor& from) {
-        device.upload(to, from.const_data_ptr(), from.nbytes());
+        device.upload(to, from.contiguous().const_data_ptr(), from.nbytes());
       };
       copy(engine.layer_cache(layer).keys, cache.keys[static_cast<size_t>(layer)]);
       copy(engine.layer_cache(layer).values, cache.values[static_cast<size_t>(layer)]);
