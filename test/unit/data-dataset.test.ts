@@ -36,6 +36,7 @@ describe('shapes', () => {
     expect(rows).toBe(1);
     expect(get(0)).toEqual({
       index: 0,
+      id: expect.stringMatching(/^[0-9a-f]{16}$/),
       prompt: [{ role: 'user', content: 'How many?' }],
       groundTruth: '\\frac{1}{2}',
       dataSource: 'unit/math',
