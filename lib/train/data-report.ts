@@ -53,5 +53,5 @@ function countAndName<Where extends { file: string; line: number }>(
 ): string {
   const places = cases.slice(0, named).map((one) => (detail ? `${placeOf(one)} (${detail(one)})` : placeOf(one)));
   const list = places.length === 0 ? '' : `: ${places.join('; ')}${cases.length > named ? '; …' : ''}`;
-  return `${cases.length} rows ${what}${list}`;
+  return `${cases.length} ${cases.length === 1 ? 'row' : 'rows'} ${what}${list}`;
 }

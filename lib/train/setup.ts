@@ -98,6 +98,12 @@ export async function loadTrainingData(
   const { file, above, below } = data.pass_rates;
   const filter = file === null ? undefined : new PassRateFilter(readPassRates(file), { above, below });
   const training = await loadPrompts(resolveDataFiles(data.train_files, 'train'), tokenizer, data, signal, filter);
+  if (filter?.withoutRate === training.dataset.rows) {
+    throw new ArcherError(
+      'ARCHER_E_DATA',
+      `${file} has the pass rate of none of the ${training.dataset.rows} rows of data.train_files; it was measured on other data.`,
+    );
+  }
   const files = resolveDataFiles(data.val_files, 'test');
   if (files.length === 0) return { data: training, validation: undefined };
   const validation = await loadPrompts(files, tokenizer, data, signal);
