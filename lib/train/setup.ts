@@ -7,12 +7,12 @@ import { PassRateFilter, readPassRates } from '../data/pass-rates.js';
 import { type PromptTemplates, promptPlace, withTemplates } from '../data/prompt-template.js';
 import { createSampler, type Sampler } from '../data/sampler.js';
 import type { Tokenizer } from '../data/tokenizer.js';
-import type { Row } from '../data/types.js';
 import { ArcherError } from '../errors.js';
 import { bundledTask } from '../model/bundled.js';
 import { createScorer } from '../reward/score.js';
 import { selfTestReward } from '../reward/self-test.js';
 import type { RewardFunction, Scorer } from '../reward/types.js';
+import { DataPrompt } from './data-prompt.js';
 import { describeData } from './data-report.js';
 import type { TrainPrompt } from './types.js';
 
@@ -78,7 +78,7 @@ export async function loadPrompts(
   });
   return {
     dataset,
-    prompts: encoded.prompts.map((one) => promptOf(dataset, one)),
+    prompts: encoded.prompts.map((one) => new DataPrompt(dataset, one)),
     perFile: promptsPerFile(dataset, encoded.prompts),
     report: describeData(dataset, data, encoded.report, filter),
     dropped: [
@@ -123,28 +123,6 @@ export function samplerFor({ data, trainer }: ResolvedConfig, { prompts, perFile
     );
   }
   return createMixture({ ...common, sizes: perFile, weights: data.train_file_weights });
-}
-
-/** A prompt whose row is read when it is asked for: a large data set keeps token ids alone in memory. */
-function promptOf(dataset: Dataset, { index, promptKey, ids }: EncodedPrompt): TrainPrompt {
-  let known: WeakRef<Row> | undefined;
-  const read = (): Row => {
-    const cached = known?.deref();
-    if (cached) return cached;
-    const row = dataset.get(index);
-    known = new WeakRef(row);
-    return row;
-  };
-  return {
-    promptKey,
-    ids,
-    get row() {
-      return read();
-    },
-    get text() {
-      return read().prompt.findLast((message) => message.role === 'user')?.content ?? '';
-    },
-  };
 }
 
 function promptsPerFile(dataset: Dataset, prompts: EncodedPrompt[]): number[] {

@@ -118,7 +118,11 @@ describe('parquet by row groups', () => {
         parquetWriteBuffer({
           columnData: [
             { name: 'prompt', data: Array.from({ length: rows }, (_, i) => `question ${i} 日本`), type: 'STRING' },
-            { name: 'reward_model', data: Array.from({ length: rows }, (_, i) => ({ ground_truth: `${i}`, ...changes(i) })), type: 'JSON' },
+            {
+              name: 'reward_model',
+              data: Array.from({ length: rows }, (_, i) => ({ ground_truth: `${i}`, ...changes(i) })),
+              type: 'JSON',
+            },
             { name: 'at', data: Array.from({ length: rows }, (_, i) => new Date(i)), type: 'TIMESTAMP' },
             { name: 'large', data: Array.from({ length: rows }, (_, i) => 2n ** 60n + BigInt(i)), type: 'INT64' },
           ],

@@ -27,7 +27,9 @@ const questions = (count: number, source: string, from = 0) =>
 
 const files = [write('a.jsonl', questions(4, 'sums')), write('b.jsonl', questions(6, 'words', 4))];
 async function load(data: Record<string, unknown>) {
-  const { config } = loadConfig({ object: { data: { train_files: files, val_files: [], train_batch_size: 2, ...data } } });
+  const { config } = loadConfig({
+    object: { data: { train_files: files, val_files: [], train_batch_size: 2, ...data } },
+  });
   const loaded = await loadTrainingData(config, tokenizer);
   return { ...loaded.data, validation: loaded.validation, config };
 }
@@ -48,7 +50,9 @@ describe('prompt templates', () => {
   });
 
   test('a template without {prompt} is refused', async () => {
-    await expect(load({ prompt_templates: { sums: 'Answer.' } })).rejects.toThrow(/takes a map of texts with \{prompt\}/);
+    await expect(load({ prompt_templates: { sums: 'Answer.' } })).rejects.toThrow(
+      /takes a map of texts with \{prompt\}/,
+    );
   });
 
   test('apply_chat_template_kwargs reach the chat template', async () => {
@@ -122,7 +126,10 @@ describe('weighted files', () => {
 
   test('one weight for each file; a file of which nothing is left is an error', async () => {
     await expect(load({ train_file_weights: [1] })).rejects.toThrow(/has 1 numbers for 2 files/);
-    const file = write('rates.jsonl', Array.from({ length: 4 }, (_, index) => ({ index, pass_rate: 0 })));
+    const file = write(
+      'rates.jsonl',
+      Array.from({ length: 4 }, (_, index) => ({ index, pass_rate: 0 })),
+    );
     const loaded = await load({ train_file_weights: [1, 1], pass_rates: { file } });
     expect(() => samplerFor(loaded.config, loaded)).toThrow(/No prompt of .*a\.jsonl is left/);
   });
