@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { ArcherError, messageOf } from '../errors.js';
 import { closeWith } from './held-file.js';
 
+const writeBytes = 1 << 24;
+
 export interface ParquetRows {
   rows: number;
   /** The i-th row, from 0. */
@@ -42,14 +44,19 @@ export async function readParquet(file: string, onRow: (value: unknown, row: num
         throw damaged(error);
       },
     );
-    const lines: Buffer[] = [];
+    let lines: Buffer[] = [];
+    let written = ends.at(-1) ?? 0;
     for (const record of records) {
       const line = Buffer.from(JSON.stringify(record, plain));
       onRow(JSON.parse(line.toString('utf8')), ends.length + 1);
       lines.push(line);
-      ends.push((ends.at(-1) ?? 0) + line.length);
+      const end = (ends.at(-1) ?? 0) + line.length;
+      ends.push(end);
+      if (end - written < writeBytes && ends.length < rowEnd) continue;
+      append(fd, Buffer.concat(lines), file);
+      lines = [];
+      written = end;
     }
-    append(fd, Buffer.concat(lines), file);
   }
   return { rows: ends.length, read };
 }

@@ -7,6 +7,7 @@
 // over all data files, so that the file has to come from the very same data.train_files.
 
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { ArcherError } from '../errors.js';
 import { indexJsonl } from './jsonl.js';
 import type { Row } from './types.js';
@@ -24,8 +25,11 @@ interface Rate {
   source: unknown;
 }
 
-/** @throws ArcherError ARCHER_E_DATA for a line without prompt_id and index, or whose pass_rate is not of 0 … 1. */
+/** @throws ArcherError ARCHER_E_DATA: a missing file, a line without prompt_id and index, a pass_rate that is not of 0 … 1. */
 export function readPassRates(file: string): PassRates {
+  if (!existsSync(file)) {
+    throw new ArcherError('ARCHER_E_DATA', `The file ${file} does not exist; check data.pass_rates.file.`);
+  }
   const rates = new Map<string | number, Rate>();
   const hash = createHash('sha256');
   indexJsonl(
@@ -86,7 +90,6 @@ export interface RowWithRate {
 /** Keeps the rows that the model solves sometimes: above < pass rate < below. Rows without a rate are kept, and counted. */
 export class PassRateFilter {
   readonly dropped: RowWithRate[] = [];
-  kept = 0;
   withoutRate = 0;
 
   constructor(
@@ -101,8 +104,7 @@ export class PassRateFilter {
       return true;
     }
     const keeps = passRate > this.bounds.above && passRate < this.bounds.below;
-    if (keeps) this.kept += 1;
-    else this.dropped.push({ ...row.origin, passRate });
+    if (!keeps) this.dropped.push({ ...row.origin, passRate });
     return keeps;
   }
 }
