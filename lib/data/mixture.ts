@@ -1,6 +1,6 @@
-// Prompts of several files in given shares. Each file has a sampler of its own, with its own epochs; the next prompt comes
-// from the file that is furthest behind its share, so that shares hold in every batch and not only in the long run. What each
-// file has handed out is all that there is to remember.
+// Prompts of several files in given shares. Each file has a sampler of its own, with its own epochs; the next prompt
+// comes from the file that is furthest behind its share, so that shares hold in every batch, not only in the long run.
+// What each file has handed out is all that there is to remember.
 
 import { ArcherError } from '../errors.js';
 import { createSampler, type Sampler, type SamplerState } from './sampler.js';

@@ -1,5 +1,5 @@
-// Parquet by row groups: one at a time is decoded, and its rows go as lines of JSON to a temporary file, from which any row
-// is read in microseconds. So a large file costs disk space and 8 bytes a row, and a shuffled epoch decodes nothing twice.
+// Parquet by row groups: one at a time is decoded, and its rows go as JSON to a temporary file, from which any row is
+// read in microseconds. So a large file costs disk space and 8 bytes a row, and a shuffled epoch decodes nothing twice.
 
 import { mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -3,8 +3,8 @@
 //
 //   {"prompt_id": "9c56cc51b374c3ba", "index": 17, "source": "gsm8k/train", "pass_rate": 0.25, "n": 8}
 //
-// prompt_id (Row.id) names the prompt by its content, in whatever file and order it stands. Without it `index` is the row
-// over all data files, so that the file has to come from the very same data.train_files.
+// prompt_id (Row.id) names the prompt by its content, in whatever file and order it stands. Without it `index` is the
+// row over all data files, so that the file has to come from the very same data.train_files.
 
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -25,7 +25,7 @@ interface Rate {
   source: unknown;
 }
 
-/** @throws ArcherError ARCHER_E_DATA: a missing file, a line without prompt_id and index, a pass_rate that is not of 0 … 1. */
+/** @throws ArcherError ARCHER_E_DATA: no such file, a line without prompt_id and index, a pass_rate not of 0 … 1. */
 export function readPassRates(file: string): PassRates {
   if (!existsSync(file)) {
     throw new ArcherError('ARCHER_E_DATA', `The file ${file} does not exist; check data.pass_rates.file.`);
@@ -87,7 +87,7 @@ export interface RowWithRate {
   passRate: number;
 }
 
-/** Keeps the rows that the model solves sometimes: above < pass rate < below. Rows without a rate are kept, and counted. */
+/** Keeps what the model solves sometimes: above < pass rate < below. Rows without a rate are kept, and counted. */
 export class PassRateFilter {
   readonly dropped: RowWithRate[] = [];
   withoutRate = 0;

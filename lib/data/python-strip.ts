@@ -1,6 +1,6 @@
 // Python's strip, lstrip, rstrip and Jinja's trim in chat templates. @huggingface/jinja takes JavaScript's trim for all
-// of them: it ignores the characters that are named (`content.lstrip('\n')` would lose indentation too), strips U+FEFF and
-// leaves U+0085. So their calls become calls of functions that the template is rendered with.
+// of them: it ignores the characters that are named (`content.lstrip('\n')` would lose indentation too), strips U+FEFF
+// and leaves U+0085. So their calls become calls of functions that the template is rendered with.
 
 import type { Template } from '@huggingface/jinja';
 

@@ -1,5 +1,5 @@
-// What a data set has become, for the start-up report: rows by file, templates, and every kind of row that was left out or
-// cut, counted and named.
+// What a data set has become, for the start-up report: rows by file, templates, and every kind of row that was left out
+// or cut, counted and named.
 import type { ResolvedConfig } from '../config/index.js';
 import type { Dataset } from '../data/dataset.js';
 import type { EncodedPrompts } from '../data/encode-prompts.js';

@@ -56,7 +56,7 @@ describe.each(Object.keys(golden.families))('%s', (name) => {
     expect(rendered).toEqual(family.rendered);
   });
 
-  test('streamed token by token, a string is never cut within a character, nor held back longer than that', async () => {
+  test('streamed token by token, no text is cut within a character, nor held back longer than that', async () => {
     const tokenizer = await loadTokenizer(join(fixtures, name));
     const ids = await Promise.all(golden.strings.map(async (text) => Array.from(await tokenizer.encode(text))));
     const whole = await tokenizer.decodeBatch(ids, { skipSpecial: true });

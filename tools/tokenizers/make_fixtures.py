@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes test/unit/fixtures/tokenizers: small tokenizers of the families that people train, and what Python makes of them.
+"""Writes test/unit/fixtures/tokenizers: small tokenizers of the families that people train, and what Python makes of
+them.
 
 Each has a vocabulary of a thousand tokens trained on the awkward strings, and of its family the exact normalizer,
 pre-tokenizer, post-processor, decoder, BPE flags and added tokens; the chat templates are ours, in the family's format
-and with the same Jinja constructs. golden.json holds strings, conversations, and Python's ids, decodings and renderings.
+and with the same Jinja constructs. golden.json holds strings and conversations with digests of Python's ids and
+decodings, and its renderings.
 
     python3 -m venv venv && venv/bin/pip install -r tools/tokenizers/requirements.txt
     venv/bin/python tools/tokenizers/make_fixtures.py
@@ -96,7 +98,8 @@ THINKING_TEMPLATE = """\
 
 LLAMA_TEMPLATE = """\
 {% for message in messages %}
-{% set turn = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' %}
+{% set head = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' %}
+{% set turn = head + message['content'] | trim + '<|eot_id|>' %}
 {% if loop.index0 == 0 %}{% set turn = bos_token + turn %}{% endif %}
 {{- turn -}}
 {% endfor %}
@@ -162,9 +165,9 @@ FAMILIES = {
 def trained_model(pattern, texts):
     """A BPE model over all 256 bytes, its merges learnt from the texts."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytewise])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=NUM_MERGED, initial_alphabet=alphabet, show_progress=False)

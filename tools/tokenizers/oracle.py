@@ -49,7 +49,10 @@ def chat_renderer(template, config):
 
     def render(chat, generation):
         try:
-            return render_jinja_template([chat], chat_template=template, add_generation_prompt=generation, **tokens)[0][0]
+            texts, _ = render_jinja_template(
+                [chat], chat_template=template, add_generation_prompt=generation, **tokens
+            )
+            return texts[0]
         except TemplateError:
             return None
 
