@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import pc from 'picocolors';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
 import { makePlan, type Plan } from '../train/plan.js';
-import { loadPrompts, resolveDataFiles } from '../train/setup.js';
+import { loadTrainingData } from '../train/setup.js';
 import { type CommonOptions, loadFor, printJson, runCommand, withCommonOptions } from './command.js';
 import { quickstart } from './train.js';
 
@@ -16,8 +16,7 @@ export function addPlan(program: Command): void {
     runCommand(options, async ({ signal }) => {
       const loaded = loadFor(file ?? quickstart, options);
       const { folder, tokenizer } = await loadModelAndTokenizer(loaded.config.model.path);
-      const files = resolveDataFiles(loaded.config.data.train_files, 'train');
-      const data = await loadPrompts(files, tokenizer, loaded.config.data, signal);
+      const { data } = await loadTrainingData(loaded.config, tokenizer, signal);
       const plan = makePlan(loaded, folder, data);
       if (options.json) printJson(plan);
       else process.stdout.write(describePlan(plan));

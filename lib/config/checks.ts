@@ -31,6 +31,19 @@ function faults({ config, place, problems }: CrossCheck): void {
         `more${place('rollout.n')}.`,
     );
   }
+  const weights = data.train_file_weights.length;
+  if (weights > 0 && weights !== data.train_files.length) {
+    problems.push(
+      `data.train_file_weights has ${weights} numbers for ${data.train_files.length} files of data.train_files; give one ` +
+        `for each${place('data.train_file_weights')}.`,
+    );
+  }
+  if (data.pass_rates.above >= data.pass_rates.below) {
+    problems.push(
+      `data.pass_rates.above = ${data.pass_rates.above} and below = ${data.pass_rates.below} leave no pass rate between ` +
+        `them${place('data.pass_rates.above') || place('data.pass_rates.below')}.`,
+    );
+  }
   if (rollout.temperature === 0) {
     problems.push(
       'rollout.temperature = 0: greedy sampling makes all responses of a group equal; it is for validation alone ' +
@@ -96,7 +109,12 @@ function withoutEffect(config: ResolvedConfig): Map<string, string> {
     );
   }
   if (reward.path !== null) add(['reward.name'], 'reward.path wins');
-  if (!data.apply_chat_template) add(['data.system_prompt'], 'data.apply_chat_template is false');
+  if (!data.apply_chat_template) {
+    add(['data.system_prompt', 'data.apply_chat_template_kwargs'], 'data.apply_chat_template is false');
+  }
+  if (data.pass_rates.file === null)
+    add(['data.pass_rates.above', 'data.pass_rates.below'], 'there is no data.pass_rates.file');
+  if (data.prompt_templates.default !== undefined) add(['data.instruction'], 'data.prompt_templates.default wins');
   return idle;
 }
 

@@ -14,6 +14,10 @@ export function numberText(value: number): string {
 function inline(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(inline).join(', ')}]`;
   if (typeof value === 'number') return numberText(value);
+  if (typeof value === 'object' && value !== null) {
+    const pairs = Object.entries(value).filter(([, entry]) => entry !== undefined);
+    return `{ ${pairs.map(([name, entry]) => `${inline(name)}: ${inline(entry)}`).join(', ')} }`;
+  }
   if (typeof value !== 'string') return String(value);
   const bare = /^[\w./-]+$/.test(value) && stringify(value).trimEnd() === value;
   return bare ? value : JSON.stringify(value);

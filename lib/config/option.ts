@@ -129,6 +129,26 @@ export function ints(
   return make<number[], number | number[]>(listOf(integer(bounds)), range, fallback, doc, extra);
 }
 
+export function nums(
+  fallback: number[],
+  bounds: Bounds,
+  doc: string,
+  extra?: Extra,
+): Option<number[], number | number[]> {
+  return make<number[], number | number[]>(
+    listOf(finite(bounds)),
+    `${rangeText('number', bounds)}, or a list of them`,
+    fallback,
+    doc,
+    extra,
+  );
+}
+
+/** Names of the user's own with values that `item` accepts. */
+export function mapOf<T>(item: z.ZodType<T>, range: string, doc: string): Option<Record<string, T>> {
+  return make(z.record(z.string().min(1), item), range, {}, doc);
+}
+
 export function someOf<const V extends string>(
   fallback: V[],
   values: readonly V[],

@@ -37,6 +37,7 @@ function cell(text: string): string {
 function valueText(value: unknown): string {
   if (value === null) return '`null`';
   if (Array.isArray(value)) return value.length === 0 ? '`[]`' : `\`[${value.map(itemText).join(', ')}]\``;
+  if (typeof value === 'object') return '`{}`';
   return `\`${itemText(value)}\``;
 }
 

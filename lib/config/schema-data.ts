@@ -1,6 +1,7 @@
 // The model, the data, sampling and the reward: what is trained on what. See schema.ts.
 
-import { bool, int, ints, num, oneOf, text, texts, textOrNull } from './option.js';
+import { z } from 'zod';
+import { bool, int, ints, mapOf, num, nums, oneOf, text, texts, textOrNull } from './option.js';
 
 export const modelOptions = {
   path: text('bundled', 'Hugging Face model folder; `bundled` is the small model that comes with the package.', {
@@ -11,6 +12,11 @@ export const modelOptions = {
 
 export const dataOptions = {
   train_files: texts(['bundled'], 'JSONL or parquet files; `bundled` is the task that comes with the package.'),
+  train_file_weights: nums(
+    [],
+    { above: 0 },
+    'Share of the prompts that each training file gives, in the order of train_files and in any unit; empty: every row once an epoch.',
+  ),
   val_files: texts(['bundled'], 'Held-out problems; an empty list switches validation off.', {
     defaultText: '`bundled` with the bundled task, else none',
   }),
@@ -34,7 +40,25 @@ export const dataOptions = {
   }),
   apply_chat_template: bool(true, 'Wrap prompts in the tokenizer’s chat template; off: the text as it is.'),
   system_prompt: textOrNull(null, 'System message put before every prompt that has none.'),
+  apply_chat_template_kwargs: mapOf(
+    z.unknown(),
+    'a map',
+    'Further variables of the chat template, such as `{ enable_thinking: false }` for Qwen3.',
+  ),
   instruction: textOrNull(null, 'Text appended to the user’s message, such as how to write the answer.'),
+  prompt_templates: mapOf(
+    z.string().refine((template) => template.includes('{prompt}')),
+    'a map of texts with {prompt}',
+    'Text around the user’s message by data source; `default` is for the other sources and wins over instruction.',
+  ),
+  pass_rates: {
+    file: textOrNull(
+      null,
+      'Pass rates of the training prompts, as `eval` writes them; prompts are kept by them (docs/data.md).',
+    ),
+    above: num(0, { min: 0, max: 1 }, 'Only prompts with a pass rate above this.'),
+    below: num(1, { min: 0, max: 1 }, 'Only prompts with a pass rate below this.'),
+  },
 };
 
 export const rolloutOptions = {
@@ -52,7 +76,10 @@ export const rolloutOptions = {
   stop_token_ids: ints([], { min: 0 }, 'Token ids that end a response, besides the model’s EOS.'),
   max_slots: int(0, { min: 0 }, 'Sequences decoded together; 0: as many as kv_budget_bytes allows.'),
   kv_budget_bytes: int(0, { min: 0 }, 'Bytes for the KV cache; 0: no limit.'),
-  batch_invariant: bool(false, 'Samples bit-equal whatever is decoded beside them: no arithmetic depends on the batch.'),
+  batch_invariant: bool(
+    false,
+    'Samples bit-equal whatever is decoded beside them: no arithmetic depends on the batch.',
+  ),
 };
 
 export const rewardOptions = {

@@ -3,6 +3,7 @@
 
 import { Template } from '@huggingface/jinja';
 import { ArcherError, messageOf } from '../errors.js';
+import { stripFunctions, usePythonStrip } from './python-strip.js';
 import type { Tokenizer } from './tokenizer.js';
 import type { ChatMessage } from './types.js';
 
@@ -17,7 +18,7 @@ export interface RenderPromptOptions {
   templateArguments?: Record<string, unknown>;
 }
 
-type TemplateSource = Pick<Tokenizer, 'chatTemplate' | 'bosToken' | 'eosToken' | 'padToken'>;
+type TemplateSource = Pick<Tokenizer, 'chatTemplate' | 'specialTokens'>;
 
 const parsed = new Map<string, Template>();
 const maxCached = 16;
@@ -45,12 +46,14 @@ export function renderPrompt(
   const template = parseTemplate(tokenizer.chatTemplate);
   try {
     return template.render({
+      // As transformers calls it: a special token that the model lacks is undefined, tools and documents are none.
+      ...tokenizer.specialTokens,
+      tools: null,
+      documents: null,
       ...templateArguments,
+      ...stripFunctions,
       messages: conversation,
       add_generation_prompt: addGenerationPrompt,
-      bos_token: tokenizer.bosToken ?? '',
-      eos_token: tokenizer.eosToken ?? '',
-      pad_token: tokenizer.padToken ?? '',
     });
   } catch (error) {
     const roles = conversation.map((message) => message.role).join(', ');
@@ -68,6 +71,7 @@ function parseTemplate(source: string): Template {
   let template: Template;
   try {
     template = new Template(source);
+    usePythonStrip(template);
   } catch (error) {
     throw new ArcherError('ARCHER_E_MODEL', `The model's chat template cannot be parsed: ${messageOf(error)}.`, {
       cause: error,

@@ -2,16 +2,16 @@
 // before anything is spent; later a row is parsed again when it is asked for.
 
 import { createHash, type Hash } from 'node:crypto';
-import { statSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { createReadStream, statSync } from 'node:fs';
 import { extname } from 'node:path';
-import { ArcherError, messageOf } from '../errors.js';
+import { ArcherError } from '../errors.js';
 import { indexJsonl, readJsonlRow } from './jsonl.js';
+import { readParquet } from './parquet.js';
 import { parseRow, type RowShape } from './row.js';
 import type { DataColumns, Row } from './types.js';
 
 export interface LoadDatasetOptions {
-  /** JSONL (.jsonl, .ndjson) and parquet files; their rows follow each other in this order. */
+  /** JSONL (.jsonl, .ndjson, .json) and parquet files; their rows follow each other in this order. */
   files: readonly string[];
   /** Which fields hold prompt, answer and source. Default: verl's record, {prompt, answer}, or {question, answer}. */
   columns?: DataColumns;
@@ -26,7 +26,7 @@ export interface DatasetReport {
   emptyGroundTruth: { file: string; line: number }[];
 }
 
-/** A loaded data set; holds no file open. */
+/** A loaded data set. */
 export interface Dataset {
   /** Number of rows. */
   readonly rows: number;
@@ -107,7 +107,8 @@ async function openSource(file: string, check: (value: unknown, line: number) =>
   hash.update(`${stat.size}\n`);
   switch (extname(file).toLowerCase()) {
     case '.jsonl':
-    case '.ndjson': {
+    case '.ndjson':
+    case '.json': {
       const index = indexJsonl(file, check, (chunk) => hash.update(chunk));
       return {
         file,
@@ -116,34 +117,15 @@ async function openSource(file: string, check: (value: unknown, line: number) =>
       };
     }
     case '.parquet': {
-      const bytes = await readFile(file);
-      hash.update(bytes);
-      const rows = await readParquet(file, bytes);
-      rows.forEach((row, i) => {
-        check(row, i + 1);
-      });
-      return { file, rows: rows.length, read: (i) => ({ value: rows[i], line: i + 1 }) };
+      for await (const chunk of createReadStream(file)) hash.update(chunk);
+      const { rows, read } = await readParquet(file, check);
+      return { file, rows, read: (i) => ({ value: read(i), line: i + 1 }) };
     }
     default:
       throw new ArcherError(
         'ARCHER_E_DATA',
-        `${file} has the unknown extension "${extname(file)}"; data files are .jsonl (one JSON object a line) or .parquet.`,
+        `${file} has the unknown extension "${extname(file)}"; data files are .jsonl or .json (one JSON object a line) or .parquet.`,
       );
-  }
-}
-
-async function readParquet(file: string, bytes: Buffer): Promise<Record<string, unknown>[]> {
-  const [{ parquetReadObjects }, { compressors }] = await Promise.all([
-    import('hyparquet'),
-    import('hyparquet-compressors'),
-  ]);
-  const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
-  try {
-    return await parquetReadObjects({ file: buffer, compressors });
-  } catch (error) {
-    throw new ArcherError('ARCHER_E_DATA', `${file} is not a readable parquet file: ${messageOf(error)}.`, {
-      cause: error,
-    });
   }
 }
 

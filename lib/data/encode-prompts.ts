@@ -4,7 +4,9 @@
 import { ArcherError, isArcherError } from '../errors.js';
 import { type RenderPromptOptions, renderPrompt } from './chat-template.js';
 import type { Dataset } from './dataset.js';
+import { placeOf } from './row.js';
 import type { Tokenizer } from './tokenizer.js';
+import type { Row } from './types.js';
 
 export type OverlongPrompts = 'error' | 'drop' | 'truncate_left';
 
@@ -13,6 +15,8 @@ export interface EncodePromptsOptions extends RenderPromptOptions {
   maxPromptLength: number;
   /** data.overlong_prompts. Default error. `truncate_left` keeps the last maxPromptLength tokens. */
   overlongPrompts?: OverlongPrompts;
+  /** false: the row is left out, before anything is rendered. */
+  keep?: (row: Row) => boolean;
   /** Stops between batches of rows. */
   signal?: AbortSignal;
 }
@@ -38,6 +42,7 @@ export interface EncodedPrompts {
   prompts: EncodedPrompt[];
   report: {
     rows: number;
+    kept: number;
     dropped: OverlongPrompt[];
     truncated: OverlongPrompt[];
     /** Over the kept prompts, in tokens. */
@@ -58,7 +63,7 @@ export async function encodePrompts(
   tokenizer: Tokenizer,
   options: EncodePromptsOptions,
 ): Promise<EncodedPrompts> {
-  const { maxPromptLength, overlongPrompts = 'error', signal } = options;
+  const { maxPromptLength, overlongPrompts = 'error', keep = () => true, signal } = options;
   const usesTemplate = (options.applyChatTemplate ?? true) && tokenizer.chatTemplate !== undefined;
   const prompts: EncodedPrompt[] = [];
   const dropped: OverlongPrompt[] = [];
@@ -66,13 +71,14 @@ export async function encodePrompts(
 
   for (let start = 0; start < dataset.rows; start += batchRows) {
     if (signal?.aborted) throw new ArcherError('ARCHER_E_ABORTED', 'Encoding the prompts was interrupted.');
-    const rows = Array.from({ length: Math.min(batchRows, dataset.rows - start) }, (_, i) => dataset.get(start + i));
+    const size = Math.min(batchRows, dataset.rows - start);
+    const rows = Array.from({ length: size }, (_, i) => dataset.get(start + i)).filter(keep);
     const texts = rows.map((row) => {
       try {
         return renderPrompt(row.prompt, tokenizer, options);
       } catch (error) {
         if (!isArcherError(error) || error.code !== 'ARCHER_E_DATA') throw error;
-        throw new ArcherError('ARCHER_E_DATA', `${row.origin.file}, line ${row.origin.line}: ${error.message}`, {
+        throw new ArcherError('ARCHER_E_DATA', `${placeOf(row.origin)}: ${error.message}`, {
           cause: error,
         });
       }
@@ -82,10 +88,7 @@ export async function encodePrompts(
     rows.forEach((row, i) => {
       let ids = encoded[i] as Int32Array;
       if (ids.length === 0) {
-        throw new ArcherError(
-          'ARCHER_E_DATA',
-          `${row.origin.file}, line ${row.origin.line}: the prompt has no tokens.`,
-        );
+        throw new ArcherError('ARCHER_E_DATA', `${placeOf(row.origin)}: the prompt has no tokens.`);
       }
       if (ids.length > maxPromptLength) {
         const overlong = { ...row.origin, length: ids.length };
@@ -101,17 +104,14 @@ export async function encodePrompts(
     });
   }
   if (prompts.length === 0) {
-    const shortest = Math.min(...dropped.map((entry) => entry.length));
-    throw new ArcherError(
-      'ARCHER_E_DATA',
-      `All ${dataset.rows} prompts are longer than data.max_prompt_length ${maxPromptLength} (the shortest has ${shortest} tokens) and were dropped; raise it.`,
-    );
+    throw new ArcherError('ARCHER_E_DATA', nothingLeft(dataset.rows, dropped, maxPromptLength));
   }
   const lengths = prompts.map((prompt) => prompt.ids.length);
   return {
     prompts,
     report: {
       rows: dataset.rows,
+      kept: prompts.length,
       dropped,
       truncated,
       lengths: {
@@ -123,9 +123,20 @@ export async function encodePrompts(
   };
 }
 
+function nothingLeft(rows: number, dropped: OverlongPrompt[], limit: number): string {
+  if (dropped.length === 0)
+    return `None of the ${rows} rows is kept by its pass rate; widen data.pass_rates.above and below.`;
+  const shortest = dropped.reduce((least, { length }) => Math.min(least, length), Infinity);
+  const others = rows > dropped.length ? `; the other ${rows - dropped.length} were left out by their pass rate` : '';
+  return (
+    `All ${dropped.length} prompts are longer than data.max_prompt_length ${limit} (the shortest has ${shortest} tokens) ` +
+    `and were dropped; raise it${others}.`
+  );
+}
+
 function overlongError(prompt: OverlongPrompt, limit: number): ArcherError {
   return new ArcherError(
     'ARCHER_E_DATA',
-    `${prompt.file}, line ${prompt.line}: the prompt has ${prompt.length} tokens, data.max_prompt_length is ${limit}; raise it, or set data.overlong_prompts to drop or truncate_left.`,
+    `${placeOf(prompt)}: the prompt has ${prompt.length} tokens, data.max_prompt_length is ${limit}; raise it, or set data.overlong_prompts to drop or truncate_left.`,
   );
 }

@@ -3,6 +3,7 @@
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ArcherError, messageOf } from '../errors.js';
+import { closeWith } from './held-file.js';
 
 const chunkBytes = 1 << 20;
 const newline = 0x0a;
@@ -11,6 +12,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true }); // drops a byte order ma
 /** Where the non-empty lines of a JSONL file are. */
 export interface JsonlIndex {
   file: string;
+  /** Open for reading as long as this index is in use. */
+  fd: number;
   size: number;
   modifiedMs: number;
   /** Byte offset of every non-empty line. */
@@ -65,36 +68,35 @@ export function indexJsonl(
       offset += filled;
     }
     if (pending.length > 0) endLine(Buffer.alloc(0), 0);
-    return {
+    const index: JsonlIndex = {
       file,
+      fd,
       size: stat.size,
       modifiedMs: stat.mtimeMs,
       starts: Float64Array.from(starts),
       lengths: Float64Array.from(lengths),
       lines: Float64Array.from(lines),
     };
-  } finally {
+    closeWith(index, fd);
+    return index;
+  } catch (error) {
     closeSync(fd);
+    throw error;
   }
 }
 
 /** The value of the i-th non-empty line. A file that changed since it was indexed is an error, not another row. */
 export function readJsonlRow(index: JsonlIndex, i: number): unknown {
-  const fd = openSync(index.file, 'r');
-  try {
-    const stat = fstatSync(fd);
-    if (stat.size !== index.size || stat.mtimeMs !== index.modifiedMs) {
-      throw new ArcherError(
-        'ARCHER_E_DATA',
-        `${index.file} changed while it was in use; leave data files alone during a run, and start again.`,
-      );
-    }
-    const bytes = Buffer.alloc(index.lengths[i] as number);
-    readSync(fd, bytes, 0, bytes.length, index.starts[i] as number);
-    return parseLine(bytes, index.file, index.lines[i] as number);
-  } finally {
-    closeSync(fd);
+  const stat = fstatSync(index.fd);
+  if (stat.size !== index.size || stat.mtimeMs !== index.modifiedMs) {
+    throw new ArcherError(
+      'ARCHER_E_DATA',
+      `${index.file} changed while it was in use; leave data files alone during a run, and start again.`,
+    );
   }
+  const bytes = Buffer.alloc(index.lengths[i] as number);
+  readSync(index.fd, bytes, 0, bytes.length, index.starts[i] as number);
+  return parseLine(bytes, index.file, index.lines[i] as number);
 }
 
 function parseLine(bytes: Uint8Array, file: string, line: number): unknown {

@@ -2,6 +2,7 @@
 // GSM8K's {question, answer} with `#### n` at the end of the answer. Whatever does not fit is an error that names the
 // file, the line and the field.
 
+import { createHash } from 'node:crypto';
 import { basename, dirname, extname } from 'node:path';
 import { ArcherError } from '../errors.js';
 import type { ChatMessage, DataColumns, Row } from './types.js';
@@ -22,10 +23,10 @@ const finalAnswer = /^####[ \t]*(\S.*?)[ \t\r]*$/m;
 
 /** Reads one record. Throws ARCHER_E_DATA for anything malformed. */
 export function parseRow(value: unknown, context: RowContext): { row: Row; shape: RowShape } {
-  const record = toPlain(value);
-  if (!isFields(record)) {
-    throw rowError(context, '', `is ${describe(record)}, not an object with fields`);
+  if (!isFields(value)) {
+    throw rowError(context, '', `is ${describe(value)}, not an object with fields`);
   }
+  const record = value;
   const columns = context.columns ?? {};
   const promptField = columns.prompt ?? (record.prompt === undefined && isQuestion(record) ? 'question' : 'prompt');
   const rewardModel = record.reward_model;
@@ -33,10 +34,12 @@ export function parseRow(value: unknown, context: RowContext): { row: Row; shape
   const answerField = columns.answer ?? (hasRewardModel ? 'reward_model.ground_truth' : 'answer');
   const sourceField = columns.source ?? 'data_source';
 
+  const prompt = readPrompt(fieldOf(record, promptField), promptField, context);
   const truth = readTruth(fieldOf(record, answerField), answerField, context);
   const row: Row = {
     index: context.index,
-    prompt: readPrompt(fieldOf(record, promptField), promptField, context),
+    id: idOf(prompt),
+    prompt,
     groundTruth: hasRewardModel ? truth : afterFourHashes(truth),
     dataSource: readSource(fieldOf(record, sourceField), sourceField, context, columns.source !== undefined),
     extraInfo: readExtraInfo(record, [promptField, answerField, sourceField], hasRewardModel, context),
@@ -44,6 +47,11 @@ export function parseRow(value: unknown, context: RowContext): { row: Row; shape
   };
   const shape = hasRewardModel ? 'verl' : promptField === 'question' ? 'question-answer' : 'short';
   return { row, shape };
+}
+
+function idOf(prompt: ChatMessage[]): string {
+  const text = JSON.stringify(prompt.map(({ role, content }) => [role, content]));
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 function isQuestion(record: Fields): boolean {
@@ -94,9 +102,8 @@ function truthText(value: unknown, field: string, context: RowContext): string {
     }
     return String(value);
   }
-  if (typeof value === 'bigint') return value.toString();
   // Code truths are objects or lists of objects ({inputs, outputs}): they travel as JSON text.
-  if (typeof value === 'object' && value !== null) return JSON.stringify(value, bigintAsText);
+  if (typeof value === 'object' && value !== null) return JSON.stringify(value);
   throw rowError(context, field, `is ${describe(value)}, not a string, a number or a list of them`);
 }
 
@@ -137,24 +144,8 @@ function fieldOf(record: Fields, name: string): unknown {
   return value;
 }
 
-/** Parquet's int64 arrives as bigint: a number where that is exact. Dates become ISO text. */
-function toPlain(value: unknown): unknown {
-  if (typeof value === 'bigint') {
-    const number = Number(value);
-    return Number.isSafeInteger(number) ? number : value;
-  }
-  if (Array.isArray(value)) return value.map(toPlain);
-  if (Object.prototype.toString.call(value) === '[object Date]') return (value as Date).toISOString();
-  if (isFields(value)) return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, toPlain(entry)]));
-  return value;
-}
-
-function bigintAsText(_key: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? value.toString() : value;
-}
-
 function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function describe(value: unknown): string {
@@ -166,7 +157,12 @@ function describe(value: unknown): string {
   return `${JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text)} (${typeof value})`;
 }
 
+/** For messages: "train.jsonl, line 3" or "train.parquet, row 3". */
+export function placeOf({ file, line }: { file: string; line: number }): string {
+  return `${file}, ${extname(file).toLowerCase() === '.parquet' ? 'row' : 'line'} ${line}`;
+}
+
 function rowError(context: RowContext, field: string, problem: string): ArcherError {
   const where = field === '' ? 'the row' : `field "${field}"`;
-  return new ArcherError('ARCHER_E_DATA', `${context.file}, line ${context.line}: ${where} ${problem}.`);
+  return new ArcherError('ARCHER_E_DATA', `${placeOf(context)}: ${where} ${problem}.`);
 }

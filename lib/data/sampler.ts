@@ -10,7 +10,9 @@ import { philox4x32 } from '../algorithm/philox.js';
 import { ArcherError } from '../errors.js';
 
 /** JSON; enough to go on exactly where the sampler stood. */
-export interface SamplerState {
+export type SamplerState = PermutationState | { weights: number[]; parts: PermutationState[] };
+
+export interface PermutationState {
   size: number;
   seed: number;
   shuffle: boolean;
@@ -50,20 +52,26 @@ const dataStream = 0x44410000;
  *
  * @param options.seed a non-negative integer up to 2^53 − 1
  * @param options.shuffle false: every epoch in the order of the data. Default true.
+ * @param options.first number of the first prompt, for a file among several. Default 0.
  */
-export function createSampler(options: { size: number; seed: number; shuffle?: boolean }): Sampler {
-  const { size, seed, shuffle = true } = options;
+export function createSampler(options: {
+  size: number;
+  seed: number;
+  shuffle?: boolean;
+  first?: number;
+}): Omit<Sampler, 'state'> & { state(): PermutationState } {
+  const { size, seed, shuffle = true, first = 0 } = options;
   if (!Number.isInteger(size) || size < 1) {
     throw new ArcherError('ARCHER_E_DATA', `A sampler needs at least one prompt; it got ${size}.`);
   }
   let epoch = 0;
   let position = 0;
   let deferred: number[] = [];
-  let order = permutation(size, seed, 0, shuffle);
+  let order = permutation(size, seed, 0, shuffle, first);
 
   const enterEpoch = (number: number) => {
     epoch = number;
-    order = permutation(size, seed, number, shuffle);
+    order = permutation(size, seed, number, shuffle, first);
   };
 
   return {
@@ -127,10 +135,10 @@ export function createSampler(options: { size: number; seed: number; shuffle?: b
       return { size, seed, shuffle, epoch, position, deferred: [...deferred] };
     },
     restore(state) {
-      if (state.size !== size || state.seed !== seed || state.shuffle !== shuffle) {
+      if (!('size' in state) || state.size !== size || state.seed !== seed || state.shuffle !== shuffle) {
         throw new ArcherError(
           'ARCHER_E_CHECKPOINT',
-          `The saved sampler belongs to ${state.size} prompts with seed ${state.seed} and shuffle ${state.shuffle}; this run has ${size} prompts, seed ${seed} and shuffle ${shuffle}.`,
+          `The saved sampler belongs to ${describe(state)}; this run has ${size} prompts, seed ${seed} and shuffle ${shuffle}.`,
         );
       }
       enterEpoch(state.epoch);
@@ -140,15 +148,20 @@ export function createSampler(options: { size: number; seed: number; shuffle?: b
   };
 }
 
+function describe(state: SamplerState): string {
+  if (!('size' in state)) return `${state.parts.length} weighted files`;
+  return `${state.size} prompts with seed ${state.seed} and shuffle ${state.shuffle}`;
+}
+
 /** Prompts sorted by a random number of their own, drawn from (seed, epoch, prompt). */
-function permutation(size: number, seed: number, epoch: number, shuffle: boolean): Int32Array {
-  const order = Int32Array.from({ length: size }, (_, i) => i);
+function permutation(size: number, seed: number, epoch: number, shuffle: boolean, first: number): Int32Array {
+  const order = Int32Array.from({ length: size }, (_, i) => first + i);
   if (!shuffle) return order;
   const key: [number, number] = [seed % 2 ** 32, (Math.floor(seed / 2 ** 32) ^ dataStream) >>> 0];
   const weights = new Float64Array(size);
   for (let i = 0; i < size; i += 1) {
-    const [high, low] = philox4x32([i, epoch, 0, 0], key);
+    const [high, low] = philox4x32([first + i, epoch, 0, 0], key);
     weights[i] = high * 2 ** 21 + (low >>> 11);
   }
-  return order.sort((a, b) => (weights[a] as number) - (weights[b] as number) || a - b);
+  return order.sort((a, b) => (weights[a - first] as number) - (weights[b - first] as number) || a - b);
 }

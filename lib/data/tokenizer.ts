@@ -22,9 +22,8 @@ export interface Tokenizer {
   tokenBytes(): TokenBytes;
   /** The id of a token by its text, for example `<|im_end|>`. */
   tokenId(token: string): number | undefined;
-  readonly eosToken?: string;
-  readonly bosToken?: string;
-  readonly padToken?: string;
+  /** The special tokens that the model's files name; chat templates see them. */
+  readonly specialTokens: SpecialTokens;
   readonly eosTokenId?: number;
   readonly bosTokenId?: number;
   readonly padTokenId?: number;
@@ -33,6 +32,11 @@ export interface Tokenizer {
   /** The model's vocabulary if it was given, else one more than the tokenizer's largest id. */
   readonly vocabSize: number;
 }
+
+/** By the names of tokenizer_config.json. */
+export type SpecialTokens = Partial<Record<(typeof specialNames)[number], string>>;
+
+const specialNames = ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const;
 
 /**
  * Loads the tokenizer of a Hugging Face model folder.
@@ -88,9 +92,7 @@ export async function loadTokenizer(folder: string, options: { vocabSize?: numbe
     folder,
     vocabSize,
     chatTemplate: readChatTemplate(folder, config),
-    eosToken: special.eos_token,
-    bosToken: special.bos_token,
-    padToken: special.pad_token,
+    specialTokens: special,
     eosTokenId: idOf(special.eos_token),
     bosTokenId: idOf(special.bos_token),
     padTokenId: idOf(special.pad_token),
@@ -123,14 +125,13 @@ export async function loadTokenizer(folder: string, options: { vocabSize?: numbe
 }
 
 type Json = Record<string, unknown>;
-type SpecialName = 'eos_token' | 'bos_token' | 'pad_token';
 
 /** Strings or {content} objects, in tokenizer_config.json or in the older special_tokens_map.json. */
-function readSpecialTokens(folder: string, config: Json): Partial<Record<SpecialName, string>> {
+function readSpecialTokens(folder: string, config: Json): SpecialTokens {
   const mapFile = join(folder, 'special_tokens_map.json');
   const map = existsSync(mapFile) ? parseJson(readText(mapFile), mapFile) : {};
-  const found: Partial<Record<SpecialName, string>> = {};
-  for (const name of ['eos_token', 'bos_token', 'pad_token'] as const) {
+  const found: SpecialTokens = {};
+  for (const name of specialNames) {
     const value = config[name] ?? map[name];
     const content = typeof value === 'object' && value !== null ? (value as Json).content : value;
     if (typeof content === 'string') found[name] = content;

@@ -10,6 +10,8 @@ export interface ChatMessage {
 export interface Row {
   /** Position over all files, in the order in which they were named; stable as long as the files are. */
   index: number;
+  /** Names the prompt by its content, wherever it stands: 16 hex digits of the SHA-256 of the file's messages. */
+  id: string;
   /** A string prompt becomes one user message. */
   prompt: ChatMessage[];
   /** The accepted answer, or a list of accepted answers. Numbers and objects of the file arrive as (JSON) text. */

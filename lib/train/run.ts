@@ -1,13 +1,14 @@
 // A whole run, for the command line and for programs: configuration in, an async iterable of steps out. Puts the parts
 // together, resumes, saves on interruption, and cleans up.
 import { setMaxListeners } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type ConfigInput, configHash, type LoadedConfig, loadConfig, needsReference, type ResolvedConfig } from '../config/index.js';
 import { restoreJsonl } from '../checkpoint/jsonl-restore.js';
 import type { JsonValue } from '../checkpoint/manifest.js';
 import { openRunFolder, type RunFolder } from '../checkpoint/run-folder.js';
-import { createSampler } from '../data/sampler.js';
 import { ArcherError, isArcherError } from '../errors.js';
+import { ioError } from '../io-error.js';
 import { ConsoleSink } from '../metrics/console.js';
 import { JsonlSink, metricsName, timingsName } from '../metrics/jsonl.js';
 import { combineSinks, type MetricsSink, type RunEnd, type StepRecord } from '../metrics/sink.js';
@@ -20,7 +21,7 @@ import { Optimizer } from '../native/trainer.js';
 import type { RewardFunction } from '../reward/types.js';
 import { checkContext, LocalEngine } from '../rollout/local-engine.js';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
-import { checkReward, type LoadedData, loadPrompts, makeScorer, resolveDataFiles } from './setup.js';
+import { checkReward, type DroppedRow, type LoadedData, loadTrainingData, makeScorer, samplerFor } from './setup.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
 import { Trainer } from './trainer.js';
 
@@ -135,9 +136,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
   private async prepare(signal: AbortSignal): Promise<Trainer> {
     const { config, warnings } = this.loaded;
     const { folder: initial, tokenizer } = await loadModelAndTokenizer(config.model.path);
-    const data = await loadPrompts(resolveDataFiles(config.data.train_files, 'train'), tokenizer, config.data, signal);
-    const valFiles = resolveDataFiles(config.data.val_files, 'test');
-    const validation = valFiles.length === 0 ? undefined : await loadPrompts(valFiles, tokenizer, config.data, signal);
+    const { data, validation } = await loadTrainingData(config, tokenizer, signal);
     checkContext(initial, [...data.prompts, ...(validation?.prompts ?? [])], config.data.max_response_length);
     if (config.data.train_batch_size > data.prompts.length) {
       throw new ArcherError(
@@ -158,12 +157,13 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       experimentName: config.trainer.experiment_name,
       resumeMode: config.trainer.resume_mode,
       configHash: configHash(config),
-      dataHash: `${data.dataset.hash} ${initialHash}`,
+      dataHash: `${data.hash} ${initialHash}`,
       createdBy,
       config: config as unknown as JsonValue,
     });
     this.folder = folder;
     this.cleanups.push(() => folder.release());
+    if (data.dropped.length > 0) await writeDropped(folder.dir, data.dropped);
     const state = folder.resumeFrom && (await readState(folder.resumeFrom.dir));
 
     const { dtype } = config.model;
@@ -182,7 +182,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       decayAll: optim.decay_norms_and_biases,
     });
     this.cleanups.push(() => optimizer.dispose());
-    const sampler = createSampler({ size: data.prompts.length, seed: config.trainer.seed, shuffle: config.data.shuffle });
+    const sampler = samplerFor(config, data);
     const notes = [...warnings, ...folder.warnings];
     if (folder.resumeFrom && state) {
       const table = await readTensorTable(join(folder.resumeFrom.dir, stateFolder, optimizerName));
@@ -228,7 +228,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       scorer,
       sampler,
       prompts: data.prompts,
-      validation: limit(validation?.prompts ?? [], config.val.max_samples),
+      validation: validation?.prompts ?? [],
       runDir: folder.dir,
       totalSteps,
       createdBy,
@@ -245,10 +245,6 @@ function isCustom(config: ResolvedConfig, reward: RewardFunction | undefined): b
 
 function throwIfAborted(signal: AbortSignal): void {
   if (signal.aborted) throw new ArcherError('ARCHER_E_ABORTED', 'The run was interrupted.');
-}
-
-function limit<Item>(items: Item[], count: number): Item[] {
-  return count > 0 ? items.slice(0, count) : items;
 }
 
 /** trainer.total_training_steps, or whole batches of trainer.total_epochs. */
@@ -270,6 +266,16 @@ async function initialModel(initial: ModelFolder, hash: string, state: TrainerSt
     );
   }
   return folder;
+}
+
+/** dropped_rows.jsonl: the rows of the training data that no step will see. */
+async function writeDropped(dir: string, dropped: DroppedRow[]): Promise<void> {
+  const path = join(dir, 'dropped_rows.jsonl');
+  try {
+    await writeFile(path, dropped.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  } catch (error) {
+    throw ioError('write', path, error);
+  }
 }
 
 /** metrics.jsonl and timings.jsonl as they were at the checkpoint; empty where a run begins again. */

@@ -36,6 +36,7 @@ describe('shapes', () => {
     expect(rows).toBe(1);
     expect(get(0)).toEqual({
       index: 0,
+      id: expect.stringMatching(/^[0-9a-f]{16}$/),
       prompt: [{ role: 'user', content: 'How many?' }],
       groundTruth: '\\frac{1}{2}',
       dataSource: 'unit/math',
@@ -110,6 +111,52 @@ describe('shapes', () => {
   });
 });
 
+describe('parquet by row groups', () => {
+  const parquet = (rows: number, changes: (i: number) => object = () => ({})) =>
+    file(
+      new Uint8Array(
+        parquetWriteBuffer({
+          columnData: [
+            { name: 'prompt', data: Array.from({ length: rows }, (_, i) => `question ${i} 日本`), type: 'STRING' },
+            {
+              name: 'reward_model',
+              data: Array.from({ length: rows }, (_, i) => ({ ground_truth: `${i}`, ...changes(i) })),
+              type: 'JSON',
+            },
+            { name: 'at', data: Array.from({ length: rows }, (_, i) => new Date(i)), type: 'TIMESTAMP' },
+            { name: 'large', data: Array.from({ length: rows }, (_, i) => 2n ** 60n + BigInt(i)), type: 'INT64' },
+          ],
+          rowGroupSize: 7,
+        }),
+      ),
+      '.parquet',
+    );
+
+  test('rows of all groups come back in any order, also after the file is gone', async () => {
+    const path = parquet(30);
+    const data = await loadDataset({ files: [path] });
+    rmSync(path);
+    expect(data.rows).toBe(30);
+    for (const i of [29, 0, 7, 6, 14, 13]) {
+      expect(data.get(i)).toMatchObject({
+        prompt: [{ role: 'user', content: `question ${i} 日本` }],
+        groundTruth: `${i}`,
+        origin: { file: path, line: i + 1 },
+      });
+    }
+  });
+
+  test('an int64 beyond 2^53 keeps its digits, a date becomes text', async () => {
+    const data = await loadDataset({ files: [parquet(2)], columns: { answer: 'large', source: 'at' } });
+    expect(data.get(1)).toMatchObject({ groundTruth: '1152921504606846977', dataSource: '1970-01-01T00:00:00.001Z' });
+  });
+
+  test('a malformed row is named by file, row and field', async () => {
+    const path = parquet(20, (i) => (i === 15 ? { ground_truth: true } : {}));
+    await fails([path]).toThrow(`${path}, row 16: field "reward_model.ground_truth" is "true" (boolean)`);
+  });
+});
+
 describe('lines', () => {
   test('CRLF, blank lines, a byte order mark, no newline at the end, U+2028 inside a line', async () => {
     const row = (prompt: string) => JSON.stringify({ prompt, answer: '1' });
@@ -158,6 +205,14 @@ describe('lines', () => {
     expect(hashes[0]).toBe(hashes[1]);
     expect(new Set(hashes).size).toBe(4);
     expect(hashes[0]).toBe(data.hash);
+  });
+
+  test('a file that is replaced or removed under a run can still be read', async () => {
+    const path = file(lines({ prompt: 'a', answer: '1' }));
+    const data = await loadDataset({ files: [path] });
+    rmSync(path);
+    writeFileSync(path, lines({ prompt: 'b', answer: '2' }));
+    expect(data.get(0).prompt[0]?.content).toBe('a');
   });
 
   test('a file that changes under a run is an error', async () => {

@@ -48,7 +48,8 @@ describe('tokenizer', () => {
 
   test('special tokens, as strings and as objects; the vocabulary', async () => {
     const tokenizer = await loadTokenizer(fixture, { vocabSize: 512 });
-    expect(tokenizer).toMatchObject({ eosTokenId: 2, padTokenId: 0, vocabSize: 512, eosToken: '<|im_end|>' });
+    expect(tokenizer).toMatchObject({ eosTokenId: 2, padTokenId: 0, vocabSize: 512 });
+    expect(tokenizer.specialTokens).toEqual({ eos_token: '<|im_end|>', pad_token: '<|endoftext|>' });
     expect(tokenizer.bosTokenId).toBeUndefined();
     expect(tokenizer.tokenId('<|im_start|>')).toBe(1);
     expect(tokenizer.tokenId('absent')).toBeUndefined();

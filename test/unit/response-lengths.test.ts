@@ -12,7 +12,7 @@ import type { TrainPrompt } from '../../lib/train/types.js';
 const promptOf = (promptKey: number): TrainPrompt => ({
   promptKey,
   ids: Int32Array.of(1, 2),
-  row: { index: promptKey, prompt: [], groundTruth: '', dataSource: '', extraInfo: {}, origin: { file: '', line: 1 } },
+  row: { index: promptKey, id: '', prompt: [], groundTruth: '', dataSource: '', extraInfo: {}, origin: { file: '', line: 1 } },
   text: '',
 });
 const groupOf = (lengths: number[]) => ({
