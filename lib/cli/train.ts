@@ -28,7 +28,11 @@ export function addTrain(program: Command): void {
           process.stdout.write(describe(loaded.config, loaded.sources));
           return;
         }
-        const run = new TrainingRun(loaded, { signal, onPrepared: begin });
+        const onPrepared = () => {
+          begin();
+          if (options.json) printJson({ event: 'plan', memory: run.memoryPlan });
+        };
+        const run = new TrainingRun(loaded, { signal, onPrepared });
         let last: StepRecord | undefined;
         for await (const record of run) {
           last = record;

@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { callNative } from './job.js';
 import { loadNative, registerEngine } from './load.js';
-import type { BuildInfo, NativeEngine } from './types.js';
+import type { BuildInfo, MemoryParts, MemoryRequest, NativeEngine } from './types.js';
 
 const engines = new Map<number, NativeEngine>();
 
@@ -31,4 +31,9 @@ export function buildInfo(): BuildInfo {
 /** Resident memory of the process in bytes, now and at its peak. */
 export function memoryStats(): { rssBytes: number; peakRssBytes: number } {
   return { ...callNative(() => loadNative().memoryStats()) };
+}
+
+/** What a job will take of memory, part by part, in bytes. */
+export function memoryParts(request: MemoryRequest): MemoryParts {
+  return { ...callNative(() => loadNative().memoryParts(request)) };
 }

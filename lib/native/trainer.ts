@@ -56,6 +56,12 @@ export class Optimizer {
     await runJob({}, () => native.zeroGrad());
   }
 
+  /** Gives the buffers of forwardBackward back to the system, until its next call. */
+  async releaseBuffers(): Promise<void> {
+    const native = this.native;
+    await runJob({}, () => native.releaseBuffers());
+  }
+
   async saveState(path: string): Promise<void> {
     const native = this.native;
     await runJob({}, () => native.saveState(path));

@@ -21,6 +21,10 @@ import { Optimizer } from '../native/trainer.js';
 import type { RewardFunction } from '../reward/types.js';
 import { checkContext, LocalEngine } from '../rollout/local-engine.js';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
+import { memoryJob } from './machine-memory.js';
+import { type MemoryPlan, planMemory } from './memory-plan.js';
+import { refuseUnlessItFits } from './memory-remedies.js';
+import { choiceRows, memoryRows } from './memory-report.js';
 import { checkReward, type DroppedRow, type LoadedData, loadTrainingData, makeScorer, samplerFor } from './setup.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
 import { Trainer } from './trainer.js';
@@ -63,6 +67,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
   private started = false;
   private cleanups: ((status?: RunEnd['status']) => Promise<void> | void)[] = [];
   private folder: RunFolder | undefined;
+  private plan: MemoryPlan | undefined;
 
   constructor(
     readonly loaded: LoadedConfig,
@@ -72,6 +77,11 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
   /** The run's folder; undefined before the first turn. */
   get runDir(): string | undefined {
     return this.folder?.dir;
+  }
+
+  /** What the run will hold in memory; undefined before the first turn. */
+  get memoryPlan(): MemoryPlan | undefined {
+    return this.plan;
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<StepRecord> {
@@ -144,6 +154,8 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
         `data.train_batch_size is ${config.data.train_batch_size} prompts, but there are ${data.prompts.length}; lower it.`,
       );
     }
+    const job = memoryJob({ config, folder: initial, prompts: data.prompts, validation: validation?.prompts ?? [] });
+    refuseUnlessItFits(job, planMemory(job));
     const scorer = await makeScorer(config, this.options.reward);
     this.cleanups.push(() => scorer.dispose());
     if (config.reward.self_test) {
@@ -166,6 +178,10 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     if (data.dropped.length > 0) await writeDropped(folder.dir, data.dropped);
     const state = folder.resumeFrom && (await readState(folder.resumeFrom.dir));
 
+    // A resumed run goes on with the choices that its bits depend on.
+    const plan = planMemory(job, state?.memory);
+    this.plan = plan;
+    const { microBatchTokens, kvBudgetBytes, gradientCheckpointing } = plan.choices;
     const { dtype } = config.model;
     const load = (from: ModelFolder, trainable: boolean) =>
       Weights.load(from, { dtype, trainable, numThreads: config.num_threads, signal });
@@ -180,6 +196,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       eps: optim.eps,
       weightDecay: optim.weight_decay,
       decayAll: optim.decay_norms_and_biases,
+      gradientCheckpointing,
     });
     this.cleanups.push(() => optimizer.dispose());
     const sampler = samplerFor(config, data);
@@ -207,6 +224,8 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       startStep: state?.step ?? 0,
       details: [
         ...startDetails(config, weights, data, validation),
+        ...table('memory', memoryRows(plan)),
+        ...table('chosen', choiceRows(plan)),
         ...(state ? [`resumed after step ${state.step} from ${folder.resumeFrom?.dir}`] : []),
         ...notes.map((note) => `note: ${note}`),
       ],
@@ -215,7 +234,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       weights,
       tokenizer,
       maxSlots: config.rollout.max_slots,
-      kvBudgetBytes: config.rollout.kv_budget_bytes,
+      kvBudgetBytes,
       batchInvariant: config.rollout.batch_invariant,
     });
     const parts = {
@@ -227,6 +246,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       engine,
       scorer,
       sampler,
+      memory: { microBatchTokens, kvBudgetBytes },
       prompts: data.prompts,
       validation: validation?.prompts ?? [],
       runDir: folder.dir,
@@ -290,6 +310,10 @@ async function restoreLogs(folder: RunFolder, state: TrainerState | undefined): 
     if (note) notes.push(note);
   }
   return notes;
+}
+
+function table(title: string, rows: Record<string, string>): string[] {
+  return [`${title}:`, ...Object.entries(rows).map(([name, value]) => `  ${name.padEnd(30)} ${value}`)];
 }
 
 function startDetails(

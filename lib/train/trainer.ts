@@ -39,6 +39,8 @@ export interface TrainerParts {
   engine: RolloutEngine;
   scorer: Scorer;
   sampler: Sampler;
+  /** What the memory plan has chosen and results depend on, if only in their last bits. */
+  memory: Required<TrainerState>['memory'];
   prompts: TrainPrompt[];
   validation: TrainPrompt[];
   runDir: string;
@@ -95,7 +97,7 @@ export class Trainer {
    * update itself always ends, because half of one could not be saved.
    */
   async step(signal: AbortSignal): Promise<StepRecord> {
-    const { config, sampler, optimizer, weights, sinks } = this.parts;
+    const { config, sampler, optimizer, weights, sinks, memory } = this.parts;
     const step = this.done + 1;
     const stopwatch = new Stopwatch();
     const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
@@ -104,7 +106,14 @@ export class Trainer {
     if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
     const { old_log_prob: mode } = config.actor;
     const recomputeOldLogProbs = mode === 'recompute' || (mode === 'auto' && this.rolloutDisagrees);
-    const samples = await makeExperience(collected.kept, { ...this.parts, recomputeOldLogProbs, stopwatch, signal, progress });
+    const samples = await makeExperience(collected.kept, {
+      ...this.parts,
+      recomputeOldLogProbs,
+      maxTokenLen: memory.microBatchTokens,
+      stopwatch,
+      signal,
+      progress,
+    });
     const lr = this.learningRate();
     const loss = lossOptions(config);
     const update = await stopwatch.time('update_actor', () =>
@@ -115,7 +124,7 @@ export class Trainer {
         lr,
         ppoEpochs: config.actor.ppo_epochs,
         miniBatchSize: config.actor.ppo_mini_batch_size,
-        maxTokenLen: config.actor.ppo_max_token_len,
+        maxTokenLen: memory.microBatchTokens,
         gradClip: config.actor.grad_clip,
         seed: config.trainer.seed,
         step,
@@ -174,6 +183,7 @@ export class Trainer {
           metricsBytes: jsonl?.bytes().metrics ?? 0,
           timingsBytes: jsonl?.bytes().timings ?? 0,
           reference: initialModel,
+          memory: this.parts.memory,
           responseLengths: this.responseLengths.toJSON(),
           rolloutDisagrees: this.rolloutDisagrees,
           pending: this.pending,

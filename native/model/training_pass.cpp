@@ -14,6 +14,12 @@ TrainingPass::TrainingPass(const Transformer& model, bool checkpoint) : model_(m
 
 const at::Tensor& TrainingPass::weight(int64_t index) const { return weights_[static_cast<size_t>(index)]; }
 
+void TrainingPass::release() {
+  buffers_.reset();
+  memory_ = at::Tensor();
+  has_forward_ = false;
+}
+
 at::Tensor TrainingPass::forward(const PackedSequences& sequences, const JobControl* control) {
   const at::NoGradGuard no_grad;
   rotation_ = model_.rotation_of(sequences);

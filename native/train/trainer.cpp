@@ -22,8 +22,8 @@ bool has_own_master(const Parameter& parameter) {
 
 }  // namespace
 
-Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options)
-    : model_(std::move(model)), pass_(*model_), adamw_(model_->parameters(), options) {
+Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options, bool checkpoint)
+    : model_(std::move(model)), pass_(*model_, checkpoint), adamw_(model_->parameters(), options) {
   std::vector<at::Tensor> masters;
   for (const Parameter& parameter : model_->parameters()) masters.push_back(parameter.master);
   grads_ = flat_zeros_like(masters);
@@ -94,6 +94,11 @@ OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
 
 void Trainer::zero_grad() {
   for (at::Tensor& grad : grads_) grad.zero_();
+}
+
+void Trainer::release_buffers() {
+  pass_.release();
+  loss_workspace_ = {};
 }
 
 const at::Tensor& Trainer::gradient(const std::string& name) const { return grads_[index_of(name)]; }
