@@ -56,10 +56,10 @@ export class Optimizer {
     await runJob({}, () => native.zeroGrad());
   }
 
-  /** Gives the buffers of forwardBackward back to the system, until its next call. */
-  async releaseBuffers(): Promise<void> {
+  /** Gives back to the system what only forwardBackward uses, until its next call, and what earlier jobs have freed. */
+  async releaseMemory(): Promise<void> {
     const native = this.native;
-    await runJob({}, () => native.releaseBuffers());
+    await runJob({}, () => native.releaseMemory());
   }
 
   async saveState(path: string): Promise<void> {

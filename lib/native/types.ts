@@ -304,8 +304,8 @@ export interface NativeTrainer {
   /** The accumulated gradient of one parameter, by name, Float32. For tests. */
   gradient(name: string): Promise<Float32Array>;
   zeroGrad(): Promise<void>;
-  /** Gives back what only forwardBackward uses, until its next call. */
-  releaseBuffers(): Promise<void>;
+  /** Gives back to the system what only forwardBackward uses, until its next call, and what earlier jobs have freed. */
+  releaseMemory(): Promise<void>;
   /** Master weights and both moments, float32, in one safetensors file. */
   saveState(path: string): Promise<void>;
   loadState(options: { tensors: TensorEntry[]; optimizerSteps: number }): Promise<void>;

@@ -19,21 +19,38 @@ function remediesFor(job: MemoryJob, { choices, leastKvBytes }: MemoryPlan): Rem
   for (const tokens of [1024, 256]) {
     if (choices.microBatchTokens <= tokens) continue;
     const cost = tokens === 1024 ? 0.05 : 0.2;
-    remedies.push({ set: `actor.ppo_max_token_len=${tokens}`, cost, apply: (now) => ({ ...now, microBatchTokens: Math.min(now.microBatchTokens, tokens) }) });
+    remedies.push({
+      set: `actor.ppo_max_token_len=${tokens}`,
+      cost,
+      apply: (now) => ({ ...now, microBatchTokens: Math.min(now.microBatchTokens, tokens) }),
+    });
   }
   if (choices.kvBudgetBytes === 0 || choices.kvBudgetBytes > leastKvBytes) {
-    remedies.push({ set: `rollout.kv_budget_bytes=${leastKvBytes}`, cost: 0.3, apply: (now) => ({ ...now, kvBudgetBytes: leastKvBytes }) });
+    remedies.push({
+      set: `rollout.kv_budget_bytes=${leastKvBytes}`,
+      cost: 0.3,
+      apply: (now) => ({ ...now, kvBudgetBytes: leastKvBytes }),
+    });
   }
   if (!choices.gradientCheckpointing) {
-    remedies.push({ set: 'model.gradient_checkpointing=true', cost: 0.25, apply: (now) => ({ ...now, gradientCheckpointing: true }) });
+    remedies.push({
+      set: 'model.gradient_checkpointing=true',
+      cost: 0.25,
+      apply: (now) => ({ ...now, gradientCheckpointing: true }),
+    });
   }
   if (choices.dtype === 'float32') {
     remedies.push({ set: 'model.dtype=bfloat16', cost: 1, apply: (now) => ({ ...now, dtype: 'bfloat16' }) });
   }
-  if (choices.hasReference) remedies.push({ set: withoutKl(job.config), cost: 2, apply: (now) => ({ ...now, hasReference: false }) });
+  if (choices.hasReference)
+    remedies.push({ set: withoutKl(job.config), cost: 2, apply: (now) => ({ ...now, hasReference: false }) });
   const half = Math.ceil(choices.maxResponseLength / 2);
   if (half >= 64) {
-    remedies.push({ set: `data.max_response_length=${half}`, cost: 4, apply: (now) => ({ ...now, maxResponseLength: half }) });
+    remedies.push({
+      set: `data.max_response_length=${half}`,
+      cost: 4,
+      apply: (now) => ({ ...now, maxResponseLength: half }),
+    });
   }
   return remedies;
 }
@@ -63,7 +80,10 @@ export function waysToFit(job: MemoryJob, plan: MemoryPlan): Way[] {
   const ways: Way[] = [];
   for (const one of combinations) {
     if (ways.some((way) => way.remedies.every((remedy) => one.remedies.includes(remedy)))) continue;
-    const { peakBytes } = estimateMemory(job, one.remedies.reduce((now, { apply }) => apply(now), plan.choices));
+    const { peakBytes } = estimateMemory(
+      job,
+      one.remedies.reduce((now, { apply }) => apply(now), plan.choices),
+    );
     if (peakBytes <= job.budgetBytes) ways.push({ ...one, peakBytes });
   }
   return ways;
@@ -78,8 +98,13 @@ export function whyItDoesNotFit(job: MemoryJob, plan: MemoryPlan): string | unde
     .map(({ name, bytes }) => `${name} ${bytesText(bytes)}`);
   const ways = waysToFit(job, plan)
     .slice(0, 2)
-    .map(({ remedies, peakBytes }) => `${remedies.map(({ set }) => `--set ${set}`).join(' ')} (${bytesText(peakBytes)})`);
-  const remedy = ways.length > 0 ? `It fits with ${ways.join(', or with ')}.` : 'No setting makes it fit: take a smaller model or a larger machine.';
+    .map(
+      ({ remedies, peakBytes }) => `${remedies.map(({ set }) => `--set ${set}`).join(' ')} (${bytesText(peakBytes)})`,
+    );
+  const remedy =
+    ways.length > 0
+      ? `It fits with ${ways.join(', or with ')}.`
+      : 'No setting makes it fit: take a smaller model or a larger machine.';
   return (
     `The run needs ${bytesText(plan.peakBytes)} (${plan.peakPhase}) and may take ${bytesText(plan.budgetBytes)} ` +
     `(memory_budget): ${parts.join(', ')}. ${remedy}`

@@ -28,7 +28,8 @@ export function choiceRows({ choices }: MemoryPlan): Rows {
   return {
     'tokens per micro-batch': String(microBatchTokens),
     'gradient checkpointing': gradientCheckpointing ? 'on' : 'off',
-    'KV cache': kvBudgetBytes > 0 ? `at most ${bytesText(kvBudgetBytes)}; sequences without room wait` : 'as large as it grows',
+    'KV cache':
+      kvBudgetBytes > 0 ? `at most ${bytesText(kvBudgetBytes)}; sequences without room wait` : 'as large as it grows',
     'reference model': hasReference ? `held once, in ${dtype}` : 'none, as every KL coefficient is 0',
   };
 }

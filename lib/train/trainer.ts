@@ -102,7 +102,9 @@ export class Trainer {
     const stopwatch = new Stopwatch();
     const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
 
+    // Each phase gives its memory back before the next one takes its own: the peak is the largest of them, not their sum.
     const collected = await this.collect(step, stopwatch, signal, progress);
+    await optimizer.releaseMemory();
     if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
     const { old_log_prob: mode } = config.actor;
     const recomputeOldLogProbs = mode === 'recompute' || (mode === 'auto' && this.rolloutDisagrees);
@@ -114,6 +116,7 @@ export class Trainer {
       signal,
       progress,
     });
+    await optimizer.releaseMemory();
     const lr = this.learningRate();
     const loss = lossOptions(config);
     const update = await stopwatch.time('update_actor', () =>
@@ -131,6 +134,7 @@ export class Trainer {
         onProgress: (done, total) => progress('update', done / total),
       }),
     );
+    await optimizer.releaseMemory();
     this.done = step;
     this.cursor = sampler.state();
     this.responseLengths.record(collected.sampled);

@@ -87,8 +87,6 @@ export async function updatePolicy(samples: Sample[], options: UpdateOptions): P
       result.miniBatches.push({ ...outcome, ...(await optimizer.step({ lr, gradClip })) });
     }
   }
-  // Sampling takes that memory next: the step's peak is the larger of the two, not their sum.
-  await optimizer.releaseBuffers();
   return result;
 }
 

@@ -38,7 +38,7 @@ Napi::Function TrainerObject::define(Napi::Env env) {
                       InstanceMethod<&TrainerObject::optimizer_step>("optimizerStep"),
                       InstanceMethod<&TrainerObject::gradient>("gradient"),
                       InstanceMethod<&TrainerObject::zero_grad>("zeroGrad"),
-                      InstanceMethod<&TrainerObject::release_buffers>("releaseBuffers"),
+                      InstanceMethod<&TrainerObject::release_memory>("releaseMemory"),
                       InstanceMethod<&TrainerObject::save_state>("saveState"),
                       InstanceMethod<&TrainerObject::load_state>("loadState"),
                       InstanceMethod<&TrainerObject::optimizer_steps>("optimizerSteps"),
@@ -131,10 +131,10 @@ Napi::Value TrainerObject::zero_grad(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value TrainerObject::release_buffers(const Napi::CallbackInfo& info) {
+Napi::Value TrainerObject::release_memory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     return jobs_->run(info.Env(), std::make_shared<JobControl>(), [trainer = trainer()]() -> MakeResult {
-      trainer->release_buffers();
+      trainer->release_memory();
       return nothing();
     });
   });

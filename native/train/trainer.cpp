@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/flat_tensors.h"
+#include "core/freed_memory.h"
 #include "optim/grad_norm.h"
 #include "train/response_rows.h"
 
@@ -96,9 +97,10 @@ void Trainer::zero_grad() {
   for (at::Tensor& grad : grads_) grad.zero_();
 }
 
-void Trainer::release_buffers() {
+void Trainer::release_memory() {
   pass_.release();
   loss_workspace_ = {};
+  return_freed_memory();
 }
 
 const at::Tensor& Trainer::gradient(const std::string& name) const { return grads_[index_of(name)]; }

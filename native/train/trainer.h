@@ -53,8 +53,9 @@ class Trainer {
   MicroBatchResult forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control);
   OptimizerStep optimizer_step(double lr, double grad_clip);
   void zero_grad();
-  // Gives back what only forward_backward() uses, until its next call: sampling then has that memory.
-  void release_buffers();
+  // Gives back to the system what only forward_backward() uses, until its next call, and what earlier jobs have freed: the next
+  // phase of a step has that memory.
+  void release_memory();
 
   const at::Tensor& gradient(const std::string& name) const;
   int64_t num_steps() const { return adamw_.num_steps(); }
