@@ -23,7 +23,16 @@ export interface ExperienceContext {
 }
 
 export async function makeExperience(kept: ScoredGroup[], context: ExperienceContext): Promise<Sample[]> {
-  const { config, weights, reference, recomputeOldLogProbs, maxTokenLen: maxTokens, stopwatch, signal, progress } = context;
+  const {
+    config,
+    weights,
+    reference,
+    recomputeOldLogProbs,
+    maxTokenLen: maxTokens,
+    stopwatch,
+    signal,
+    progress,
+  } = context;
   const { temperature } = config.rollout;
   const report = (stage: Stage) => (done: number, total: number) => progress(stage, done / Math.max(total, 1));
   const samples = kept.flatMap((scored, group) => groupSamples(scored, group, config));
