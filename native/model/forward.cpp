@@ -119,12 +119,11 @@ at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const Jo
 int64_t Transformer::forward_bytes(int64_t tokens) const {
   const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   const int64_t q = config_.num_heads * config_.head_dim, kv = 2 * config_.num_kv_heads * config_.head_dim;
-  // In the MLP: the stream, its norm, queries, keys and values, and gate, up and their product.
-  const int64_t in_mlp = 2 * hidden + q + kv + 3 * inner;
-  // In attention: its result and, on its way back to the stream, two more; or its own copies.
-  const int64_t attended = std::max(2 * hidden, attention_copies(compute_dtype_, q, kv).forward);
-  const int64_t columns = std::max(in_mlp, 2 * hidden + 2 * q + kv + attended);
-  return tokens * columns * static_cast<int64_t>(c10::elementSize(compute_dtype_));
+  const int64_t buffers = 2 * hidden + 2 * q + kv + inner;  // those of forward()
+  // Beside them, where there are no tiles: attention's copies, gate and up, a product before its residual is added.
+  const bool tiles = linear_is_row_exact(compute_dtype_);
+  const int64_t beside = tiles ? hidden : std::max({attention_copies(compute_dtype_, q, kv).forward, 2 * inner, hidden});
+  return tokens * (buffers + beside) * static_cast<int64_t>(c10::elementSize(compute_dtype_));
 }
 
 at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,

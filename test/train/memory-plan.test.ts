@@ -67,7 +67,6 @@ describe('the planned peak is within 10 % of the measured one', () => {
       const measured = events.filter(({ event }) => event === 'step').at(-1).timings['perf/max_memory_gb'] * 2 ** 30;
       // What the process held before it loaded the model is measured, not planned.
       const before = memory.parts.find(({ name }: { name: string }) => name === 'process').bytes;
-      if (process.env.SHOW) console.log(measured / 2 ** 20, memory.peakBytes / 2 ** 20, before / 2 ** 20);
       const ratio = (measured - before) / (memory.peakBytes - before);
       expect(ratio).toBeGreaterThan(0.9);
       expect(ratio).toBeLessThan(1.1);
