@@ -375,11 +375,24 @@ export interface NativeEngine {
   shutdown(): void;
 }
 
+/** Stretches of the engine thread's time in the order of their ends; microseconds of CLOCK_MONOTONIC, as process.hrtime has it. */
+export interface EngineSpans {
+  names: string[];
+  beginUs: Float64Array;
+  endUs: Float64Array;
+  /** So many more than the engine keeps between two calls. */
+  lost: number;
+}
+
 export interface NativeModule {
   buildInfo(): BuildInfo;
   memoryStats(): { rssBytes: number; peakRssBytes: number };
   /** Computed from shapes alone: nothing is allocated. */
   memoryParts(request: MemoryRequest): MemoryParts;
+  /** Spans of the engine's work are kept from now on, or no longer. */
+  switchProfile(on: boolean): void;
+  /** Those that have ended since the last call. */
+  takeSpans(): EngineSpans;
   JobControl: new () => NativeJobControl;
   Engine: new (options: { numThreads: number }) => NativeEngine;
 }

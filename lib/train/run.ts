@@ -27,6 +27,7 @@ import { refuseUnlessItFits } from './memory-remedies.js';
 import { choiceRows, memoryRows } from './memory-report.js';
 import { checkReward, type DroppedRow, type LoadedData, loadTrainingData, makeScorer, samplerFor } from './setup.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
+import { Trace } from './trace.js';
 import { Trainer } from './trainer.js';
 
 export interface TrainOptions {
@@ -40,6 +41,8 @@ export interface TrainOptions {
   reward?: RewardFunction;
   /** Stops the run: it saves the last completed step, then the iteration throws ARCHER_E_ABORTED. */
   signal?: AbortSignal;
+  /** Writes a Chrome trace of where the time goes: into this file, or with true into trace.json in the run's folder. */
+  profile?: string | boolean;
   /** Gets every record too, besides the loggers of trainer.logger. */
   sinks?: MetricsSink[];
   /** Called when model, data and reward have been accepted: what fails before is the user's input. */
@@ -237,6 +240,9 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       kvBudgetBytes,
       batchInvariant: config.rollout.batch_invariant,
     });
+    const { profile } = this.options;
+    const trace = profile ? new Trace(profile === true ? join(folder.dir, 'trace.json') : profile) : undefined;
+    this.cleanups.push(() => trace?.close());
     const parts = {
       config,
       weights,
@@ -254,6 +260,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       createdBy,
       sinks,
       jsonl,
+      trace,
     };
     return new Trainer(parts, state);
   }

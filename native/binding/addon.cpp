@@ -10,6 +10,7 @@
 #include "binding/engine.h"
 #include "binding/memory.h"
 #include "binding/policy.h"
+#include "binding/profile.h"
 #include "binding/trainer.h"
 #include "kernels/cpu_isa.h"
 
@@ -60,6 +61,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("buildInfo", Napi::Function::New<build_info>(env, "buildInfo"));
   exports.Set("memoryStats", Napi::Function::New<memory_stats>(env, "memoryStats"));
   exports.Set("memoryParts", Napi::Function::New<memory_parts>(env, "memoryParts"));
+  exports.Set("switchProfile", Napi::Function::New<switch_profile>(env, "switchProfile"));
+  exports.Set("takeSpans", Napi::Function::New<take_spans>(env, "takeSpans"));
   return exports;
 }
 

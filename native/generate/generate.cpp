@@ -11,11 +11,13 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "core/batch_invariance.h"
 #include "core/error.h"
+#include "core/profile.h"
 #include "generate/page_pool.h"
 #include "generate/plan.h"
 #include "generate/responses.h"
@@ -249,12 +251,14 @@ class Generation {
   }
 
   at::Tensor prefill(const Batch& batch) {
+    decoding_.reset();
     stats_.prefill_tokens += batch.sequences.num_tokens();
     return model_.prefill(batch.sequences, batch.targets, cache_, control_);
   }
 
   void decode_step() {
     if (control_) control_->check();
+    if (!decoding_) decoding_.emplace("decode");
     std::vector<int32_t> ids_B, positions_B;
     std::vector<Pages> pages_B;
     for (const Sequence& sequence : running_) {
@@ -312,6 +316,7 @@ class Generation {
   std::deque<Sequence> preempted_;
   std::deque<Group> groups_;
   GenerateStats stats_;
+  std::optional<ProfileSpan> decoding_;  // from one prefill to the next: a span per token would be too many
 };
 
 }  // namespace

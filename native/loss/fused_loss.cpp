@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "loss/logits_pass.h"
 #include "loss/tile_pass.h"
 
@@ -185,6 +186,7 @@ FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_V
                            const LossOptions& options, at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH,
                            const JobControl* control, LossWorkspace* workspace) {
   const c10::NoGradGuard no_grad;
+  const ProfileSpan span("loss");
   LossWorkspace own;
   LossWorkspace& buffers = workspace ? *workspace : own;
   const auto with = [&]<class Pass>(std::type_identity<Pass>) {
@@ -197,6 +199,7 @@ TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH,
                          double temperature, const JobControl* control, int64_t chunk_tokens,
                          LossWorkspace* workspace) {
   const c10::NoGradGuard no_grad;
+  const ProfileSpan span("log-probs");
   require(temperature > 0.0 && std::isfinite(temperature), kConfig, "temperature is " + std::to_string(temperature) +
           "; scoring needs one above 0.");
   require(chunk_tokens >= 0, kConfig, "chunk_tokens is " + std::to_string(chunk_tokens) + ", below 0.");

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "core/profile.h"
 #include "model/ops.h"
 #include "model/packed_attention.h"
 #include "model/transformer.h"
@@ -89,6 +90,7 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const at::Tensor inner = buffer(config_.intermediate_size);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (control) control->check();
+    const ProfileSpan span("layer", static_cast<int64_t>(i));
     const Layer& layer = layers_[i];
     rms_norm_into(x, w[layer.input_norm], eps, y, {});
     linear_products(y, {projection(layer.q, layer.q_bias, q), projection(layer.k, layer.k_bias, k),
@@ -113,6 +115,7 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
 }
 
 at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const JobControl* control) const {
+  const ProfileSpan span("forward");
   return forward(sequences, control, nullptr);
 }
 
@@ -134,6 +137,7 @@ at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vec
   for (size_t i = 0; i < targets_N.size(); ++i) {
     cache.check(targets_N[i].pages, sequences.offsets[i + 1] - sequences.offsets[i]);
   }
+  const ProfileSpan span("prefill");
   const Destination destination{targets_N, cache};
   const at::Tensor hidden_TH = forward(sequences, control, &destination);
   std::vector<int32_t> last;

@@ -7,6 +7,7 @@
 
 #include "core/flat_tensors.h"
 #include "core/freed_memory.h"
+#include "core/profile.h"
 #include "optim/grad_norm.h"
 #include "train/response_rows.h"
 
@@ -40,6 +41,7 @@ size_t Trainer::index_of(const std::string& name) const {
 }
 
 MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control) {
+  const ProfileSpan span("micro-batch");
   const ResponseRows rows = response_rows(batch.sequences, batch.prompt_lengths);
   const int64_t num_tokens = batch.sequences.num_tokens();
   const std::vector<int32_t> ids = gather<int32_t>(batch.sequences.ids, rows.tokens);
@@ -84,6 +86,7 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
 }
 
 OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
+  const ProfileSpan span("optimizer step");
   const GradNorm norm = grad_norm(grads_, grad_clip);
   if (norm.finite) {
     adamw_.step(lr, grads_, norm.clip_scale);
