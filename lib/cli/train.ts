@@ -27,11 +27,19 @@ export function addTrain(program: Command): void {
       .description('train a model; an unfinished run of the same configuration goes on where it was'),
   )
     .option('--print-config', 'print the resolved configuration with the source of every value, and stop')
-    .option('--profile [file.json]', 'write a Chrome trace of where the time goes (default: trace.json in the run’s folder)', traceFile)
+    .option(
+      '--profile [file.json]',
+      'write a Chrome trace of where the time goes (default: trace.json in the run’s folder)',
+      traceFile,
+    )
     .action((file: string | undefined, options: Options) =>
       runCommand(options, async ({ signal, begin }) => {
         // stdout belongs to the machine then: the table would be in its way
-        const loaded = loadFor(file ?? quickstart, options, options.json ? { trainer: { logger: ['jsonl', 'tensorboard'] } } : {});
+        const loaded = loadFor(
+          file ?? quickstart,
+          options,
+          options.json ? { trainer: { logger: ['jsonl', 'tensorboard'] } } : {},
+        );
         if (options.printConfig) {
           process.stdout.write(describe(loaded.config, loaded.sources));
           return;

@@ -27,7 +27,7 @@ export function memoryJob(options: {
   validation: EncodedPrompt[];
 }): MemoryJob {
   const { config, folder } = options;
-  const lengths = (prompts: EncodedPrompt[]) => prompts.map(({ ids }) => ids.length);
+  const lengths = (prompts: EncodedPrompt[]) => prompts.map(({ ids }) => ids.length).sort((a, b) => b - a);
   const { rssBytes: processBytes } = memoryStats();
   return {
     config,

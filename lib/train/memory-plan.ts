@@ -34,9 +34,8 @@ export interface MemoryPlan {
   peakPhase: Phase;
   peakBytes: number;
   budgetBytes: number;
-  /** The KV cache at its largest, and with room for one whole group, so that its samples need not wait for one another. */
-  kvBytes: number;
-  leastKvBytes: number;
+  /** The KV cache at its largest; for one group, so that its samples need not wait for one another; for one sequence. */
+  kv: { bytes: number; group: number; sequence: number };
   choices: MemoryChoices;
 }
 
@@ -45,7 +44,7 @@ export interface MemoryJob {
   config: ResolvedConfig;
   model: NativeModelConfig;
   numThreads: number;
-  /** Tokens of the training prompts, and of those of a validation; empty where there is none. */
+  /** Tokens of the training prompts and of those of a validation (empty where there is none), the longest first. */
   promptLengths: number[];
   validationLengths: number[];
   /** Resident before anything of the run is loaded: Node, libtorch, tokenizer, data. */
@@ -86,11 +85,10 @@ interface SamplingRound {
 /** Sampling rounds of training and of validation: as many of the longest prompts as one of them holds. */
 function samplingRounds({ config, promptLengths, validationLengths }: MemoryJob): SamplingRound[] {
   const { rollout, val, data } = config;
-  const longestFirst = (lengths: number[], count: number) => [...lengths].sort((a, b) => b - a).slice(0, count);
-  const rounds = [{ lengths: longestFirst(promptLengths, data.train_batch_size), n: rollout.n }];
-  if (validationLengths.length > 0) {
-    rounds.push({ lengths: longestFirst(validationLengths, problemsPerRound(val.n)), n: val.n });
-  }
+  const rounds = [
+    { lengths: promptLengths.slice(0, data.train_batch_size), n: rollout.n },
+    { lengths: validationLengths.slice(0, problemsPerRound(val.n)), n: val.n },
+  ];
   return rounds.map((round) => {
     const responses = round.lengths.length * round.n;
     return { ...round, running: rollout.max_slots > 0 ? Math.min(rollout.max_slots, responses) : responses };
@@ -98,7 +96,12 @@ function samplingRounds({ config, promptLengths, validationLengths }: MemoryJob)
 }
 
 /** Pages where every response grows to its limit: the whole pages of a prompt once for all responses to it. */
-function mostPages({ lengths, n, running }: SamplingRound, maxResponseLength: number, pagePositions: number): number {
+function mostPages(
+  { lengths, n }: SamplingRound,
+  running: number,
+  maxResponseLength: number,
+  pagePositions: number,
+): number {
   let left = running;
   let pages = 0;
   for (const length of lengths) {
@@ -116,7 +119,7 @@ function mostPages({ lengths, n, running }: SamplingRound, maxResponseLength: nu
 export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPlan {
   const { config, model, numThreads } = job;
   const rounds = samplingRounds(job);
-  const longestPrompt = Math.max(0, ...rounds.map(({ lengths }) => lengths[0] ?? 0));
+  const longestPrompt = Math.max(...rounds.map(({ lengths }) => lengths[0] ?? 0));
   const longestSequence = longestPrompt + choices.maxResponseLength;
   const promptTokens = Math.max(...rounds.map(({ lengths }) => lengths.reduce((sum, length) => sum + length, 0)));
   const responses = config.data.train_batch_size * config.rollout.n;
@@ -131,11 +134,19 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
     longestSequence,
     running: Math.max(...rounds.map(({ running }) => running)),
   });
-  const bytesOf = (some: SamplingRound[]) =>
-    parts.page * Math.max(...some.map((round) => mostPages(round, choices.maxResponseLength, parts.pagePositions)));
-  const leastKvBytes = bytesOf(rounds.map((round) => ({ ...round, running: Math.min(round.n, round.running) })));
-  const wanted = bytesOf(rounds);
-  const kvBytes = choices.kvBudgetBytes > 0 ? Math.min(wanted, choices.kvBudgetBytes) : wanted;
+  const kvFor = (running: (round: SamplingRound) => number) =>
+    parts.page *
+    Math.max(
+      ...rounds.map((round) =>
+        mostPages(round, Math.min(round.running, running(round)), choices.maxResponseLength, parts.pagePositions),
+      ),
+    );
+  const wanted = kvFor((round) => round.running);
+  const kv = {
+    bytes: choices.kvBudgetBytes > 0 ? Math.min(wanted, choices.kvBudgetBytes) : wanted,
+    group: kvFor((round) => round.n),
+    sequence: kvFor(() => 1),
+  };
   const list: MemoryPart[] = [
     { name: 'process', bytes: job.processBytes + growthBytes },
     { name: 'weights', bytes: parts.weights },
@@ -144,7 +155,7 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
     { name: 'gradients', bytes: parts.gradients },
     { name: 'reference model', bytes: choices.hasReference ? parts.weights : 0 },
     { name: 'responses', bytes: responses * choices.maxResponseLength * bytesPerResponseToken },
-    { name: 'KV cache', bytes: kvBytes, phase: 'sampling' },
+    { name: 'KV cache', bytes: kv.bytes, phase: 'sampling' },
     { name: 'sampling buffers', bytes: parts.sampling, phase: 'sampling' },
     { name: 'scoring buffers', bytes: parts.scoring, phase: 'scoring' },
     { name: 'activations', bytes: parts.activations, phase: 'update' },
@@ -161,8 +172,7 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
     peakPhase,
     peakBytes: sums[peakPhase],
     budgetBytes: job.budgetBytes,
-    kvBytes,
-    leastKvBytes,
+    kv,
     choices,
   };
 }
@@ -190,7 +200,7 @@ export function planMemory(
     plan = estimateMemory(job, { ...plan.choices, ...step });
   }
   // Where sampling does not fit, its cache gets what is left, and sequences wait for one another.
-  const left = job.budgetBytes - (plan.phases.sampling - plan.kvBytes);
+  const left = job.budgetBytes - (plan.phases.sampling - plan.kv.bytes);
   const isShort = plan.phases.sampling > job.budgetBytes && plan.choices.kvBudgetBytes === 0 && !kept;
-  return isShort && left >= plan.leastKvBytes ? estimateMemory(job, { ...plan.choices, kvBudgetBytes: left }) : plan;
+  return isShort && left >= plan.kv.group ? estimateMemory(job, { ...plan.choices, kvBudgetBytes: left }) : plan;
 }

@@ -14,7 +14,7 @@ interface Remedy {
 }
 
 /** What could still be changed, the configuration's own words included. */
-function remediesFor(job: MemoryJob, { choices, leastKvBytes }: MemoryPlan): Remedy[] {
+function remediesFor(job: MemoryJob, { choices, kv }: MemoryPlan): Remedy[] {
   const remedies: Remedy[] = [];
   for (const tokens of [1024, 256]) {
     if (choices.microBatchTokens <= tokens) continue;
@@ -25,11 +25,11 @@ function remediesFor(job: MemoryJob, { choices, leastKvBytes }: MemoryPlan): Rem
       apply: (now) => ({ ...now, microBatchTokens: Math.min(now.microBatchTokens, tokens) }),
     });
   }
-  if (choices.kvBudgetBytes === 0 || choices.kvBudgetBytes > leastKvBytes) {
+  if (choices.kvBudgetBytes === 0 || choices.kvBudgetBytes > kv.group) {
     remedies.push({
-      set: `rollout.kv_budget_bytes=${leastKvBytes}`,
+      set: `rollout.kv_budget_bytes=${kv.group}`,
       cost: 0.3,
-      apply: (now) => ({ ...now, kvBudgetBytes: leastKvBytes }),
+      apply: (now) => ({ ...now, kvBudgetBytes: kv.group }),
     });
   }
   if (!choices.gradientCheckpointing) {
@@ -42,8 +42,9 @@ function remediesFor(job: MemoryJob, { choices, leastKvBytes }: MemoryPlan): Rem
   if (choices.dtype === 'float32') {
     remedies.push({ set: 'model.dtype=bfloat16', cost: 1, apply: (now) => ({ ...now, dtype: 'bfloat16' }) });
   }
-  if (choices.hasReference)
+  if (choices.hasReference) {
     remedies.push({ set: withoutKl(job.config), cost: 2, apply: (now) => ({ ...now, hasReference: false }) });
+  }
   const half = Math.ceil(choices.maxResponseLength / 2);
   if (half >= 64) {
     remedies.push({
@@ -57,10 +58,10 @@ function remediesFor(job: MemoryJob, { choices, leastKvBytes }: MemoryPlan): Rem
 
 function withoutKl(config: ResolvedConfig): string {
   if (isUniform(config)) return 'actor.kl_loss_coef=0';
-  return (['low', 'high'] as const)
-    .map((side) => `actor.${side}_entropy_kl_loss_coef` as const)
-    .filter((key) => config.actor[key.slice('actor.'.length) as 'low_entropy_kl_loss_coef'] !== 0)
-    .map((key) => `${key}=0`)
+  const keys = ['low_entropy_kl_loss_coef', 'high_entropy_kl_loss_coef'] as const;
+  return keys
+    .filter((key) => config.actor[key] !== 0)
+    .map((key) => `actor.${key}=0`)
     .join(' --set ');
 }
 
@@ -70,7 +71,9 @@ interface Way {
   peakBytes: number;
 }
 
-/** Combinations that fit, the cheapest first; none that holds a cheaper one and more. */
+const keyOf = ({ set }: Remedy) => set.split('=')[0];
+
+/** Combinations that fit, the cheapest first; none that sets all keys of a cheaper one, and more or further. */
 export function waysToFit(job: MemoryJob, plan: MemoryPlan): Way[] {
   const remedies = remediesFor(job, plan);
   const combinations = Array.from({ length: 2 ** remedies.length - 1 }, (_, i) => {
@@ -79,7 +82,10 @@ export function waysToFit(job: MemoryJob, plan: MemoryPlan): Way[] {
   }).sort((a, b) => a.cost - b.cost);
   const ways: Way[] = [];
   for (const one of combinations) {
-    if (ways.some((way) => way.remedies.every((remedy) => one.remedies.includes(remedy)))) continue;
+    if (
+      ways.some((way) => way.remedies.every((remedy) => one.remedies.some((other) => keyOf(other) === keyOf(remedy))))
+    )
+      continue;
     const { peakBytes } = estimateMemory(
       job,
       one.remedies.reduce((now, { apply }) => apply(now), plan.choices),
@@ -91,6 +97,13 @@ export function waysToFit(job: MemoryJob, plan: MemoryPlan): Way[] {
 
 /** Undefined where it fits; else the bytes by part, and the two cheapest ways to make it fit. */
 export function whyItDoesNotFit(job: MemoryJob, plan: MemoryPlan): string | undefined {
+  const { kvBudgetBytes } = plan.choices;
+  if (kvBudgetBytes > 0 && kvBudgetBytes < plan.kv.sequence) {
+    return (
+      `rollout.kv_budget_bytes = ${kvBudgetBytes} does not hold the keys and values of the longest sequence, ` +
+      `${plan.kv.sequence} bytes: raise it, or lower data.max_response_length.`
+    );
+  }
   if (plan.peakBytes <= plan.budgetBytes) return undefined;
   const parts = plan.parts
     .filter(({ phase }) => phase === undefined || phase === plan.peakPhase)

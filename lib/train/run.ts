@@ -183,6 +183,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
 
     // A resumed run goes on with the choices that its bits depend on.
     const plan = planMemory(job, state?.memory);
+    refuseUnlessItFits(job, plan);
     this.plan = plan;
     const { microBatchTokens, kvBudgetBytes, gradientCheckpointing } = plan.choices;
     const { dtype } = config.model;

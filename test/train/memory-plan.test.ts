@@ -54,15 +54,24 @@ describe('the planned peak is within 10 % of the measured one', () => {
   const withoutReference = 'actor.low_entropy_kl_loss_coef=0';
   test.each([
     ['bfloat16 with a reference model', ['model.dtype=bfloat16']],
-    ['bfloat16, layers computed again', ['model.dtype=bfloat16', 'model.gradient_checkpointing=true', withoutReference]],
-    ['float32 with a reference model, layers computed again', ['model.dtype=float32', 'model.gradient_checkpointing=true']],
+    [
+      'bfloat16, layers computed again',
+      ['model.dtype=bfloat16', 'model.gradient_checkpointing=true', withoutReference],
+    ],
+    [
+      'float32 with a reference model, layers computed again',
+      ['model.dtype=float32', 'model.gradient_checkpointing=true'],
+    ],
     ['float32', ['model.dtype=float32', withoutReference]],
   ])(
     '%s',
     async (_, changes) => {
       const { code, stdout } = await runCli('train', '--json', ...settings(...changes));
       expect(code).toBe(0);
-      const events = stdout.trim().split('\n').map((line) => JSON.parse(line));
+      const events = stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line));
       const { memory } = events.find(({ event }) => event === 'plan');
       const measured = events.filter(({ event }) => event === 'step').at(-1).timings['perf/max_memory_gb'] * 2 ** 30;
       // What the process held before it loaded the model is measured, not planned.
@@ -82,7 +91,8 @@ test('a run that cannot fit is refused before it starts, and fits as the refusal
   expect(refused.code).toBe(2);
   const { error } = JSON.parse(refused.stdout.trim());
   expect(error.code).toBe('ARCHER_E_OOM');
-  for (const part of ['moments', 'activations', 'reference model', 'memory_budget']) expect(error.message).toContain(part);
+  for (const part of ['moments', 'activations', 'reference model', 'memory_budget'])
+    expect(error.message).toContain(part);
   const ways = error.message.split('It fits with ')[1].split(', or with ');
   expect(ways).toHaveLength(2);
   for (const way of ways) {

@@ -29,7 +29,8 @@ beforeAll(async () => {
 afterAll(() => dir.remove());
 
 const [steps, engine] = [1, 2];
-const of = (tid: number, name?: string) => spans.filter((span) => span.tid === tid && (name === undefined || span.name === name));
+const of = (tid: number, name?: string) =>
+  spans.filter((span) => span.tid === tid && (name === undefined || span.name === name));
 const end = ({ ts, dur }: Span) => ts + dur;
 const isWithin = (inner: Span, outer: Span) => inner.ts >= outer.ts && end(inner) <= end(outer);
 // Microseconds as doubles.
@@ -51,7 +52,9 @@ test('the phases of a step account for at least 90 % of it', () => {
   for (const name of ['step 1', 'step 2']) {
     const [step] = of(steps, name);
     const phases = of(steps).filter((span) => span !== step && isWithin(span, step!));
-    expect(phases.map((span) => span.name)).toEqual(expect.arrayContaining(['gen', 'reward', 'old_log_prob', 'ref', 'update_actor']));
+    expect(phases.map((span) => span.name)).toEqual(
+      expect.arrayContaining(['gen', 'reward', 'old_log_prob', 'ref', 'update_actor']),
+    );
     expect(phases.reduce((sum, { dur }) => sum + dur, 0)).toBeGreaterThan(0.9 * step!.dur);
   }
   expect(of(steps, 'save')).toHaveLength(1);
