@@ -1,5 +1,5 @@
 // A Chrome trace of a run (chrome://tracing, ui.perfetto.dev): the phases of each step as JavaScript sees them, and below them
-// what the engine's thread did. One clock for both. docs/profile.md says how to read it.
+// what the engine's thread did. One clock for both. docs/memory.md says how to read it.
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { ioError } from '../io-error.js';
 import { switchProfile, takeSpans } from '../native/engine.js';
