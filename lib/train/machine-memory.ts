@@ -14,8 +14,8 @@ function limitBytes(): number {
 
 /** memory_budget in bytes. Without one: what is free now and what the process holds already. */
 function budgetOf({ memory_budget: given }: ResolvedConfig, processBytes: number): number {
-  if (given > 1) return given;
-  if (given > 0) return given * limitBytes();
+  if (given > 1) return Math.floor(given);
+  if (given > 0) return Math.floor(given * limitBytes());
   return Math.min(limitBytes(), freemem() + processBytes);
 }
 
