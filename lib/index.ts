@@ -10,4 +10,5 @@ export type { Outcome, RewardFunction, RewardInput, RewardResult, Verdict } from
 export { type GenerateOptions, Policy, type PolicyOptions } from './rollout/policy.js';
 export type { TextPiece } from './rollout/text-stream.js';
 export type { Response } from './rollout/types.js';
+export type { MemoryPlan } from './train/memory-plan.js';
 export { type TrainOptions, TrainingRun, train } from './train/run.js';

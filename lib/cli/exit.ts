@@ -2,7 +2,13 @@
 // step, 130 interrupted (after saving).
 import { type ErrorCode, isArcherError } from '../errors.js';
 
-const usersInput: ErrorCode[] = ['ARCHER_E_CONFIG', 'ARCHER_E_DATA', 'ARCHER_E_MODEL', 'ARCHER_E_REWARD'];
+const usersInput: ErrorCode[] = [
+  'ARCHER_E_CONFIG',
+  'ARCHER_E_DATA',
+  'ARCHER_E_MODEL',
+  'ARCHER_E_OOM',
+  'ARCHER_E_REWARD',
+];
 
 /** @param began whether the work itself had begun: from then on a fault is no wrong usage any more */
 export function exitCodeOf(error: unknown, began: boolean): number {

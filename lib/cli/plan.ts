@@ -16,8 +16,8 @@ export function addPlan(program: Command): void {
     runCommand(options, async ({ signal }) => {
       const loaded = loadFor(file ?? quickstart, options);
       const { folder, tokenizer } = await loadModelAndTokenizer(loaded.config.model.path);
-      const { data } = await loadTrainingData(loaded.config, tokenizer, signal);
-      const plan = makePlan(loaded, folder, data);
+      const { data, validation } = await loadTrainingData(loaded.config, tokenizer, signal);
+      const plan = makePlan(loaded, folder, data, validation?.prompts ?? []);
       if (options.json) printJson(plan);
       else process.stdout.write(describePlan(plan));
     }),

@@ -88,6 +88,18 @@ export function bool(fallback: boolean, doc: string, extra?: Extra): Option<bool
   return make<boolean, boolean | 'on' | 'off'>(type, 'true, false (on, off)', fallback, doc, extra);
 }
 
+/** Like bool; auto leaves the choice to the program. */
+export function boolOrAuto(doc: string, extra?: Extra): Option<boolean | 'auto', boolean | 'on' | 'off' | 'auto'> {
+  const type = z.preprocess((value) => switches.get(value) ?? value, z.union([z.boolean(), z.literal('auto')]));
+  return make<boolean | 'auto', boolean | 'on' | 'off' | 'auto'>(
+    type as z.ZodType<boolean | 'auto'>,
+    'auto, true, false (on, off)',
+    'auto',
+    doc,
+    extra,
+  );
+}
+
 export function oneOf<const V extends string>(
   fallback: V,
   values: readonly V[],

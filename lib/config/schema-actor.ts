@@ -145,9 +145,10 @@ export const actorOptions = {
     defaultText: '32, or data.train_batch_size where that is smaller',
   }),
   ppo_max_token_len: int(
-    4096,
-    { min: 1 },
-    'Tokens in one forward and backward; a longer sequence goes alone. Replaces micro-batch sizes.',
+    0,
+    { min: 0 },
+    'Tokens in one forward and backward; a longer sequence goes alone. Replaces micro-batch sizes. 0: the memory plan decides.',
+    { defaultText: '0: 4096, or fewer where memory is short' },
   ),
   grad_clip: num(1, { above: 0 }, 'Bound of the global gradient norm.', { aliases: ['max_grad_norm'] }),
   optim: {

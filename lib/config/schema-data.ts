@@ -1,13 +1,17 @@
 // The model, the data, sampling and the reward: what is trained on what. See schema.ts.
 
 import { z } from 'zod';
-import { bool, int, ints, mapOf, num, nums, oneOf, text, texts, textOrNull } from './option.js';
+import { bool, boolOrAuto, int, ints, mapOf, num, nums, oneOf, text, texts, textOrNull } from './option.js';
 
 export const modelOptions = {
   path: text('bundled', 'Hugging Face model folder; `bundled` is the small model that comes with the package.', {
     aliases: ['model_name_or_path'],
   }),
   dtype: oneOf('float32', ['float32', 'bfloat16'], 'Arithmetic of the model; master weights stay float32.'),
+  gradient_checkpointing: boolOrAuto(
+    'Compute each layer’s forward again in the backward: the same bits from less memory, in more time. auto: the memory plan decides.',
+    { aliases: ['gradient_checkpointing'] },
+  ),
 };
 
 export const dataOptions = {
@@ -75,7 +79,7 @@ export const rolloutOptions = {
   stop: texts([], 'Strings that end a response, besides the model’s EOS.'),
   stop_token_ids: ints([], { min: 0 }, 'Token ids that end a response, besides the model’s EOS.'),
   max_slots: int(0, { min: 0 }, 'Sequences decoded together; 0: as many as kv_budget_bytes allows.'),
-  kv_budget_bytes: int(0, { min: 0 }, 'Bytes for the KV cache; 0: no limit.'),
+  kv_budget_bytes: int(0, { min: 0 }, 'Bytes for the KV cache; 0: what the memory plan leaves.'),
   batch_invariant: bool(
     false,
     'Samples bit-equal whatever is decoded beside them: no arithmetic depends on the batch.',

@@ -1,7 +1,7 @@
 // The configuration, as one table: every key with its type, range, default, one-line doc, paper symbol and aliases.
 // A key is here only if this version does what it says. docs/configuration.md is generated from this table.
 
-import { int, isOption, oneOf, type Input, type Option, type Resolved, type Section } from './option.js';
+import { int, isOption, num, oneOf, type Input, type Option, type Resolved, type Section } from './option.js';
 import { actorOptions, algorithmOptions } from './schema-actor.js';
 import { dataOptions, modelOptions, rewardOptions, rolloutOptions } from './schema-data.js';
 import { trainerOptions, valOptions } from './schema-run.js';
@@ -11,6 +11,11 @@ export const schema = {
   data: dataOptions,
   device: oneOf('auto', ['auto', 'cpu'], 'Where tensors live; this version computes on the CPU.'),
   num_threads: int(0, { min: 0, max: 1024 }, 'Threads of the native engine; 0: one per core.'),
+  memory_budget: num(
+    0,
+    { min: 0 },
+    'Memory that a run may take: bytes, or up to 1 a share of the machine’s; 0: what is free when it starts.',
+  ),
   rollout: rolloutOptions,
   reward: rewardOptions,
   algorithm: algorithmOptions,

@@ -1,9 +1,9 @@
 // The engine: one thread of its own inside the addon that makes every call into libtorch. One per thread count and
 // process, shared by all policies that ask for it, stopped when the process exits.
 import { availableParallelism } from 'node:os';
-import { callNative } from './job.js';
+import { callNative, float64 } from './job.js';
 import { loadNative, registerEngine } from './load.js';
-import type { BuildInfo, NativeEngine } from './types.js';
+import type { BuildInfo, EngineSpans, MemoryParts, MemoryRequest, NativeEngine } from './types.js';
 
 const engines = new Map<number, NativeEngine>();
 
@@ -31,4 +31,20 @@ export function buildInfo(): BuildInfo {
 /** Resident memory of the process in bytes, now and at its peak. */
 export function memoryStats(): { rssBytes: number; peakRssBytes: number } {
   return { ...callNative(() => loadNative().memoryStats()) };
+}
+
+/** What a job will take of memory, part by part, in bytes. */
+export function memoryParts(request: MemoryRequest): MemoryParts {
+  return { ...callNative(() => loadNative().memoryParts(request)) };
+}
+
+/** Spans of the engine's work are kept from now on, or no longer. */
+export function switchProfile(on: boolean): void {
+  callNative(() => loadNative().switchProfile(on));
+}
+
+/** Those that have ended since the last call. */
+export function takeSpans(): EngineSpans {
+  const { names, beginUs, endUs, lost } = callNative(() => loadNative().takeSpans());
+  return { names: Array.from(names), beginUs: float64(beginUs), endUs: float64(endUs), lost };
 }

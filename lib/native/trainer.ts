@@ -56,6 +56,12 @@ export class Optimizer {
     await runJob({}, () => native.zeroGrad());
   }
 
+  /** Gives back to the system what only forwardBackward uses, until its next call, and what earlier jobs have freed. */
+  async releaseMemory(): Promise<void> {
+    const native = this.native;
+    await runJob({}, () => native.releaseMemory());
+  }
+
   async saveState(path: string): Promise<void> {
     const native = this.native;
     await runJob({}, () => native.saveState(path));

@@ -236,6 +236,43 @@ export interface MicroBatchResult {
   classes: Uint8Array;
 }
 
+/** A job as the engine sees it, for {@link MemoryParts}. */
+export interface MemoryRequest {
+  config: NativeModelConfig;
+  dtype: ComputeDtype;
+  numThreads: number;
+  /** Tokens of the largest micro-batch. */
+  microBatchTokens: number;
+  gradientCheckpointing: boolean;
+  /** Of all prompts that are sampled together. */
+  promptTokens: number;
+  /** Prompt and response. */
+  longestSequence: number;
+  /** Sequences decoded together. */
+  running: number;
+}
+
+/** What the engine's buffers take, in bytes; native/train/memory.h says what each one is. */
+export interface MemoryParts {
+  /** In the compute dtype; a model that is not trained holds these alone. */
+  weights: number;
+  /** 0 where the weights are the masters. */
+  masters: number;
+  gradients: number;
+  moments: number;
+  activations: number;
+  /** What a micro-batch holds beside its activations. */
+  microBatch: number;
+  lossChunk: number;
+  /** A forward pass for log-probs, its chunk of logits included. */
+  scoring: number;
+  /** What sampling holds beside the KV cache. */
+  sampling: number;
+  /** Of the KV cache, in every layer; it holds pagePositions positions of a sequence. */
+  page: number;
+  pagePositions: number;
+}
+
 export interface OptimizerOptions {
   beta1: number;
   beta2: number;
@@ -243,6 +280,8 @@ export interface OptimizerOptions {
   weightDecay: number;
   /** true: norms and biases decay too (the reference's way). */
   decayAll: boolean;
+  /** true: layers keep their inputs alone and are computed again in the backward; the same bits, less memory. */
+  gradientCheckpointing: boolean;
 }
 
 export interface NativePolicy {
@@ -265,6 +304,8 @@ export interface NativeTrainer {
   /** The accumulated gradient of one parameter, by name, Float32. For tests. */
   gradient(name: string): Promise<Float32Array>;
   zeroGrad(): Promise<void>;
+  /** Gives back to the system what only forwardBackward uses, until its next call, and what earlier jobs have freed. */
+  releaseMemory(): Promise<void>;
   /** Master weights and both moments, float32, in one safetensors file. */
   saveState(path: string): Promise<void>;
   loadState(options: { tensors: TensorEntry[]; optimizerSteps: number }): Promise<void>;
@@ -334,9 +375,24 @@ export interface NativeEngine {
   shutdown(): void;
 }
 
+/** Stretches of the engine thread's time in the order of their ends; microseconds of CLOCK_MONOTONIC, as process.hrtime has it. */
+export interface EngineSpans {
+  names: string[];
+  beginUs: Float64Array;
+  endUs: Float64Array;
+  /** So many more than the engine keeps between two calls. */
+  lost: number;
+}
+
 export interface NativeModule {
   buildInfo(): BuildInfo;
   memoryStats(): { rssBytes: number; peakRssBytes: number };
+  /** Computed from shapes alone: nothing is allocated. */
+  memoryParts(request: MemoryRequest): MemoryParts;
+  /** Spans of the engine's work are kept from now on, or no longer. */
+  switchProfile(on: boolean): void;
+  /** Those that have ended since the last call. */
+  takeSpans(): EngineSpans;
   JobControl: new () => NativeJobControl;
   Engine: new (options: { numThreads: number }) => NativeEngine;
 }

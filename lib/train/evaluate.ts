@@ -51,15 +51,15 @@ export function evaluationSampling({ val, data, rollout }: ResolvedConfig): Samp
   };
 }
 
-// Problems sampled together: enough to fill the decode batch, few enough that progress and memory stay smooth.
-const responsesPerRound = 1024;
+/** Problems sampled together: enough to fill the decode batch, few enough that progress and memory stay smooth. */
+export const problemsPerRound = (n: number) => Math.max(1, Math.floor(1024 / n));
 
 // Training steps count from 1: step 0 keeps validation's random numbers apart from training's.
 const evaluationStep = 0;
 
 export async function evaluate(options: EvaluateOptions): Promise<EvaluationResult> {
   const { prompts, engine, scorer, sampling, seed, signal } = options;
-  const perRound = Math.max(1, Math.floor(responsesPerRound / sampling.n));
+  const perRound = problemsPerRound(sampling.n);
   const bySource = new Map<string, ProblemOutcome[]>();
   const outcomes: Record<string, number> = { ok: 0, wrong: 0, parse_error: 0, timeout: 0, crash: 0 };
   const lengths: number[] = [];

@@ -15,15 +15,25 @@ export interface ExperienceContext {
   reference: Weights | undefined;
   /** Old log-probs and entropies by a forward pass, not as sampled. */
   recomputeOldLogProbs: boolean;
+  /** Tokens of one forward pass. */
+  maxTokenLen: number;
   stopwatch: Stopwatch;
   signal: AbortSignal;
   progress: (stage: Stage, fraction?: number) => void;
 }
 
 export async function makeExperience(kept: ScoredGroup[], context: ExperienceContext): Promise<Sample[]> {
-  const { config, weights, reference, recomputeOldLogProbs, stopwatch, signal, progress } = context;
+  const {
+    config,
+    weights,
+    reference,
+    recomputeOldLogProbs,
+    maxTokenLen: maxTokens,
+    stopwatch,
+    signal,
+    progress,
+  } = context;
   const { temperature } = config.rollout;
-  const maxTokens = config.actor.ppo_max_token_len;
   const report = (stage: Stage) => (done: number, total: number) => progress(stage, done / Math.max(total, 1));
   const samples = kept.flatMap((scored, group) => groupSamples(scored, group, config));
   if (recomputeOldLogProbs) {

@@ -21,8 +21,13 @@ import { Optimizer } from '../native/trainer.js';
 import type { RewardFunction } from '../reward/types.js';
 import { checkContext, LocalEngine } from '../rollout/local-engine.js';
 import { loadModelAndTokenizer } from '../rollout/policy.js';
+import { memoryJob } from './machine-memory.js';
+import { type MemoryPlan, planMemory } from './memory-plan.js';
+import { refuseUnlessItFits } from './memory-remedies.js';
+import { choiceRows, memoryRows } from './memory-report.js';
 import { checkReward, type DroppedRow, type LoadedData, loadTrainingData, makeScorer, samplerFor } from './setup.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
+import { Trace } from './trace.js';
 import { Trainer } from './trainer.js';
 
 export interface TrainOptions {
@@ -36,6 +41,8 @@ export interface TrainOptions {
   reward?: RewardFunction;
   /** Stops the run: it saves the last completed step, then the iteration throws ARCHER_E_ABORTED. */
   signal?: AbortSignal;
+  /** Writes a Chrome trace of where the time goes: into this file, or with true into trace.json in the run's folder. */
+  profile?: string | boolean;
   /** Gets every record too, besides the loggers of trainer.logger. */
   sinks?: MetricsSink[];
   /** Called when model, data and reward have been accepted: what fails before is the user's input. */
@@ -63,6 +70,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
   private started = false;
   private cleanups: ((status?: RunEnd['status']) => Promise<void> | void)[] = [];
   private folder: RunFolder | undefined;
+  private plan: MemoryPlan | undefined;
 
   constructor(
     readonly loaded: LoadedConfig,
@@ -72,6 +80,11 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
   /** The run's folder; undefined before the first turn. */
   get runDir(): string | undefined {
     return this.folder?.dir;
+  }
+
+  /** What the run will hold in memory; undefined before the first turn. */
+  get memoryPlan(): MemoryPlan | undefined {
+    return this.plan;
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<StepRecord> {
@@ -144,6 +157,8 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
         `data.train_batch_size is ${config.data.train_batch_size} prompts, but there are ${data.prompts.length}; lower it.`,
       );
     }
+    const job = memoryJob({ config, folder: initial, prompts: data.prompts, validation: validation?.prompts ?? [] });
+    refuseUnlessItFits(job, planMemory(job));
     const scorer = await makeScorer(config, this.options.reward);
     this.cleanups.push(() => scorer.dispose());
     if (config.reward.self_test) {
@@ -166,6 +181,11 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     if (data.dropped.length > 0) await writeDropped(folder.dir, data.dropped);
     const state = folder.resumeFrom && (await readState(folder.resumeFrom.dir));
 
+    // A resumed run goes on with the choices that its bits depend on.
+    const plan = planMemory(job, state?.memory);
+    refuseUnlessItFits(job, plan);
+    this.plan = plan;
+    const { microBatchTokens, kvBudgetBytes, gradientCheckpointing } = plan.choices;
     const { dtype } = config.model;
     const load = (from: ModelFolder, trainable: boolean) =>
       Weights.load(from, { dtype, trainable, numThreads: config.num_threads, signal });
@@ -180,6 +200,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       eps: optim.eps,
       weightDecay: optim.weight_decay,
       decayAll: optim.decay_norms_and_biases,
+      gradientCheckpointing,
     });
     this.cleanups.push(() => optimizer.dispose());
     const sampler = samplerFor(config, data);
@@ -207,6 +228,8 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       startStep: state?.step ?? 0,
       details: [
         ...startDetails(config, weights, data, validation),
+        ...table('memory', memoryRows(plan)),
+        ...table('chosen', choiceRows(plan)),
         ...(state ? [`resumed after step ${state.step} from ${folder.resumeFrom?.dir}`] : []),
         ...notes.map((note) => `note: ${note}`),
       ],
@@ -215,9 +238,12 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       weights,
       tokenizer,
       maxSlots: config.rollout.max_slots,
-      kvBudgetBytes: config.rollout.kv_budget_bytes,
+      kvBudgetBytes,
       batchInvariant: config.rollout.batch_invariant,
     });
+    const { profile } = this.options;
+    const trace = profile ? new Trace(profile === true ? join(folder.dir, 'trace.json') : profile) : undefined;
+    this.cleanups.push(() => trace?.close());
     const parts = {
       config,
       weights,
@@ -227,6 +253,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       engine,
       scorer,
       sampler,
+      memory: { microBatchTokens, kvBudgetBytes },
       prompts: data.prompts,
       validation: validation?.prompts ?? [],
       runDir: folder.dir,
@@ -234,6 +261,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       createdBy,
       sinks,
       jsonl,
+      trace,
     };
     return new Trainer(parts, state);
   }
@@ -290,6 +318,10 @@ async function restoreLogs(folder: RunFolder, state: TrainerState | undefined): 
     if (note) notes.push(note);
   }
   return notes;
+}
+
+function table(title: string, rows: Record<string, string>): string[] {
+  return [`${title}:`, ...Object.entries(rows).map(([name, value]) => `  ${name.padEnd(30)} ${value}`)];
 }
 
 function startDetails(

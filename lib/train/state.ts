@@ -17,6 +17,8 @@ export interface TrainerState {
   timingsBytes: number;
   /** The frozen initial model that KL is measured against: its folder and content hash. */
   reference: { path: string; hash: string };
+  /** What the memory plan chose and a resumed run keeps; absent in checkpoints of older versions. */
+  memory?: { microBatchTokens: number; kvBudgetBytes: number };
   /** Mean length of the last responses by prompt key; absent in checkpoints of older versions. */
   responseLengths?: Record<string, number>;
   /** actor.old_log_prob auto has found the rollout's log-probs too far from the training engine's. */

@@ -24,6 +24,7 @@ import { writeRollouts } from './rollout-dump.js';
 import { optimizerName, stateFolder, type TrainerState, writeState } from './state.js';
 import { stepMetrics } from './step-metrics.js';
 import { Stopwatch } from './stopwatch.js';
+import type { Trace } from './trace.js';
 import type { TrainPrompt } from './types.js';
 import { updatePolicy } from './update.js';
 
@@ -39,6 +40,8 @@ export interface TrainerParts {
   engine: RolloutEngine;
   scorer: Scorer;
   sampler: Sampler;
+  /** What the memory plan has chosen and results depend on, if only in their last bits. */
+  memory: Required<TrainerState>['memory'];
   prompts: TrainPrompt[];
   validation: TrainPrompt[];
   runDir: string;
@@ -46,6 +49,8 @@ export interface TrainerParts {
   createdBy: string;
   sinks: Required<MetricsSink>;
   jsonl: JsonlSink | undefined;
+  /** Where the time goes; undefined where nobody asked. */
+  trace?: Trace | undefined;
 }
 
 export class Trainer {
@@ -86,7 +91,7 @@ export class Trainer {
     const { config, validation } = this.parts;
     const isInitial = this.done === 0 && config.trainer.val_before_train && validation.length > 0;
     if (!isInitial && !this.pending) return undefined;
-    const stopwatch = new Stopwatch();
+    const stopwatch = new Stopwatch(this.parts.trace);
     return this.record({ ...this.pending, ...(await this.validate(stopwatch, signal)) }, stopwatch);
   }
 
@@ -95,16 +100,32 @@ export class Trainer {
    * update itself always ends, because half of one could not be saved.
    */
   async step(signal: AbortSignal): Promise<StepRecord> {
-    const { config, sampler, optimizer, weights, sinks } = this.parts;
+    const record = await this.traced(`step ${this.done + 1}`, () => this.runStep(signal));
+    this.parts.trace?.flush();
+    return record;
+  }
+
+  private async runStep(signal: AbortSignal): Promise<StepRecord> {
+    const { config, sampler, optimizer, weights, sinks, memory } = this.parts;
     const step = this.done + 1;
-    const stopwatch = new Stopwatch();
+    const stopwatch = new Stopwatch(this.parts.trace);
     const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
 
+    // Each phase gives its memory back before the next one takes its own: the peak is the largest of them, not their sum.
     const collected = await this.collect(step, stopwatch, signal, progress);
+    await optimizer.releaseMemory();
     if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
     const { old_log_prob: mode } = config.actor;
     const recomputeOldLogProbs = mode === 'recompute' || (mode === 'auto' && this.rolloutDisagrees);
-    const samples = await makeExperience(collected.kept, { ...this.parts, recomputeOldLogProbs, stopwatch, signal, progress });
+    const samples = await makeExperience(collected.kept, {
+      ...this.parts,
+      recomputeOldLogProbs,
+      maxTokenLen: memory.microBatchTokens,
+      stopwatch,
+      signal,
+      progress,
+    });
+    await optimizer.releaseMemory();
     const lr = this.learningRate();
     const loss = lossOptions(config);
     const update = await stopwatch.time('update_actor', () =>
@@ -115,13 +136,14 @@ export class Trainer {
         lr,
         ppoEpochs: config.actor.ppo_epochs,
         miniBatchSize: config.actor.ppo_mini_batch_size,
-        maxTokenLen: config.actor.ppo_max_token_len,
+        maxTokenLen: memory.microBatchTokens,
         gradClip: config.actor.grad_clip,
         seed: config.trainer.seed,
         step,
         onProgress: (done, total) => progress('update', done / total),
       }),
     );
+    await optimizer.releaseMemory();
     this.done = step;
     this.cursor = sampler.state();
     this.responseLengths.record(collected.sampled);
@@ -150,10 +172,17 @@ export class Trainer {
     return record;
   }
 
+  private traced<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+    return this.parts.trace ? this.parts.trace.time(name, work) : work();
+  }
+
   /** Writes a checkpoint of the last completed step, unless that one is there already. */
   async save(): Promise<void> {
+    if (this.lastSaved !== this.done) await this.traced('save', () => this.writeCheckpoint());
+  }
+
+  private async writeCheckpoint(): Promise<void> {
     const { config, weights, optimizer, sinks, runDir, jsonl, initialModel, createdBy } = this.parts;
-    if (this.lastSaved === this.done) return;
     sinks.progress({ step: this.done, stage: 'save' });
     await sinks.flush();
     await writeCheckpoint({
@@ -174,6 +203,7 @@ export class Trainer {
           metricsBytes: jsonl?.bytes().metrics ?? 0,
           timingsBytes: jsonl?.bytes().timings ?? 0,
           reference: initialModel,
+          memory: this.parts.memory,
           responseLengths: this.responseLengths.toJSON(),
           rolloutDisagrees: this.rolloutDisagrees,
           pending: this.pending,

@@ -8,7 +8,9 @@
 #include <string>
 
 #include "binding/engine.h"
+#include "binding/memory.h"
 #include "binding/policy.h"
+#include "binding/profile.h"
 #include "binding/trainer.h"
 #include "kernels/cpu_isa.h"
 
@@ -58,6 +60,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData<Constructors>(data);
   exports.Set("buildInfo", Napi::Function::New<build_info>(env, "buildInfo"));
   exports.Set("memoryStats", Napi::Function::New<memory_stats>(env, "memoryStats"));
+  exports.Set("memoryParts", Napi::Function::New<memory_parts>(env, "memoryParts"));
+  exports.Set("switchProfile", Napi::Function::New<switch_profile>(env, "switchProfile"));
+  exports.Set("takeSpans", Napi::Function::New<take_spans>(env, "takeSpans"));
   return exports;
 }
 

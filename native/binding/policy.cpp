@@ -8,7 +8,6 @@
 #include "train/trainer.h"
 
 namespace archer::binding {
-namespace {
 
 ModelConfig model_config(const Napi::Object& object) {
   ModelConfig config;
@@ -41,6 +40,8 @@ at::ScalarType compute_dtype(const std::string& name) {
   if (name == "float64") return at::kDouble;
   throw ArcherError(kConfig, "dtype must be float32, bfloat16 or float64, not " + name);
 }
+
+namespace {
 
 StopConditions stop_conditions(const Napi::Object& request) {
   StopConditions stop;

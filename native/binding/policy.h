@@ -3,11 +3,16 @@
 #include <napi.h>
 
 #include <memory>
+#include <string>
 
 #include "binding/engine.h"
 #include "model/transformer.h"
 
 namespace archer::binding {
+
+// lib/native/types.ts: NativeModelConfig, ComputeDtype
+ModelConfig model_config(const Napi::Object& object);
+at::ScalarType compute_dtype(const std::string& name);
 
 class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
  public:

@@ -38,6 +38,7 @@ Napi::Function TrainerObject::define(Napi::Env env) {
                       InstanceMethod<&TrainerObject::optimizer_step>("optimizerStep"),
                       InstanceMethod<&TrainerObject::gradient>("gradient"),
                       InstanceMethod<&TrainerObject::zero_grad>("zeroGrad"),
+                      InstanceMethod<&TrainerObject::release_memory>("releaseMemory"),
                       InstanceMethod<&TrainerObject::save_state>("saveState"),
                       InstanceMethod<&TrainerObject::load_state>("loadState"),
                       InstanceMethod<&TrainerObject::optimizer_steps>("optimizerSteps"),
@@ -59,8 +60,9 @@ Napi::Value TrainerObject::create(const Napi::CallbackInfo& info, const std::sha
   const Napi::Object request = object(info[1], "options");
   const AdamWOptions options{number(request, "beta1"), number(request, "beta2"), number(request, "eps"),
                              number(request, "weightDecay"), boolean(request, "decayAll")};
+  const bool checkpoint = boolean(request, "gradientCheckpointing");
   return jobs->run(info.Env(), std::make_shared<JobControl>(), [=]() -> MakeResult {
-    auto trainer = std::make_shared<Trainer>(model, options);
+    auto trainer = std::make_shared<Trainer>(model, options, checkpoint);
     return [trainer, jobs](Napi::Env env) -> Napi::Value {
       const Napi::Object result = constructors(env).trainer.New({});
       TrainerObject* self = TrainerObject::Unwrap(result);
@@ -124,6 +126,15 @@ Napi::Value TrainerObject::zero_grad(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     return jobs_->run(info.Env(), std::make_shared<JobControl>(), [trainer = trainer()]() -> MakeResult {
       trainer->zero_grad();
+      return nothing();
+    });
+  });
+}
+
+Napi::Value TrainerObject::release_memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return jobs_->run(info.Env(), std::make_shared<JobControl>(), [trainer = trainer()]() -> MakeResult {
+      trainer->release_memory();
       return nothing();
     });
   });

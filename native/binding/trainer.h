@@ -21,6 +21,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
   Napi::Value optimizer_step(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
   Napi::Value zero_grad(const Napi::CallbackInfo& info);
+  Napi::Value release_memory(const Napi::CallbackInfo& info);
   Napi::Value save_state(const Napi::CallbackInfo& info);
   Napi::Value load_state(const Napi::CallbackInfo& info);
   Napi::Value optimizer_steps(const Napi::CallbackInfo& info);

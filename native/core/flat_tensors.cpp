@@ -4,19 +4,29 @@
 #include <c10/util/accumulate.h>
 
 namespace archer {
+namespace {
+
+// Elements that a tensor takes: whole lines of 64 bytes.
+int64_t padded(const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  const int64_t line = 64 / static_cast<int64_t>(c10::elementSize(dtype));
+  return (c10::multiply_integers(shape) + line - 1) / line * line;
+}
+
+}  // namespace
+
+int64_t flat_bytes(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype) {
+  int64_t elements = 0;
+  for (const std::vector<int64_t>& shape : shapes) elements += padded(shape, dtype);
+  return elements * static_cast<int64_t>(c10::elementSize(dtype));
+}
 
 std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype) {
-  const int64_t line = 64 / static_cast<int64_t>(c10::elementSize(dtype));
-  std::vector<int64_t> begins;
-  int64_t elements = 0;
-  for (const std::vector<int64_t>& shape : shapes) {
-    begins.push_back(elements);
-    elements += (c10::multiply_integers(shape) + line - 1) / line * line;
-  }
-  const at::Tensor memory = at::empty({elements}, dtype);
+  const at::Tensor memory = at::empty({flat_bytes(shapes, dtype) / static_cast<int64_t>(c10::elementSize(dtype))}, dtype);
   std::vector<at::Tensor> tensors;
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    tensors.push_back(memory.narrow(0, begins[i], c10::multiply_integers(shapes[i])).view(shapes[i]));
+  int64_t begin = 0;
+  for (const std::vector<int64_t>& shape : shapes) {
+    tensors.push_back(memory.narrow(0, begin, c10::multiply_integers(shape)).view(shape));
+    begin += padded(shape, dtype);
   }
   return tensors;
 }

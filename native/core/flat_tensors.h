@@ -7,6 +7,9 @@
 
 namespace archer {
 
+// What flat_tensors() takes.
+int64_t flat_bytes(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype);
+
 // Not initialized, contiguous, on the CPU.
 std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype);
 

@@ -11,11 +11,13 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "core/batch_invariance.h"
 #include "core/error.h"
+#include "core/profile.h"
 #include "generate/page_pool.h"
 #include "generate/plan.h"
 #include "generate/responses.h"
@@ -25,6 +27,11 @@ namespace {
 
 constexpr int64_t kPrefillTokens = 4096;             // tokens in one prefill, unless one sequence alone is longer
 constexpr int64_t kLogitsBytes = int64_t{64} << 20;  // logits that exist at once
+
+int64_t logits_row_bytes(const Transformer& model) {
+  return model.config().vocab_size * (model.compute_dtype() == at::kDouble ? 8 : 4);
+}
+int64_t logits_rows(const Transformer& model) { return std::max<int64_t>(1, kLogitsBytes / logits_row_bytes(model)); }
 
 // A response that has begun: its newest token, not yet in the cache, belongs at `position`.
 struct Sequence {
@@ -244,12 +251,14 @@ class Generation {
   }
 
   at::Tensor prefill(const Batch& batch) {
+    decoding_.reset();
     stats_.prefill_tokens += batch.sequences.num_tokens();
     return model_.prefill(batch.sequences, batch.targets, cache_, control_);
   }
 
   void decode_step() {
     if (control_) control_->check();
+    if (!decoding_) decoding_.emplace("decode");
     std::vector<int32_t> ids_B, positions_B;
     std::vector<Pages> pages_B;
     for (const Sequence& sequence : running_) {
@@ -288,9 +297,7 @@ class Generation {
 
   template <typename Function>
   void for_each_logits_chunk(const at::Tensor& hidden_MH, Function function) const {
-    const int64_t element_size = model_.compute_dtype() == at::kDouble ? 8 : 4;
-    const int64_t num_rows = hidden_MH.size(0);
-    const int64_t chunk = std::max<int64_t>(1, kLogitsBytes / (model_.config().vocab_size * element_size));
+    const int64_t num_rows = hidden_MH.size(0), chunk = logits_rows(model_);
     for (int64_t row = 0; row < num_rows; row += chunk) {
       if (control_) control_->check();
       function(row, model_.logits(hidden_MH.narrow(0, row, std::min(chunk, num_rows - row))));
@@ -309,9 +316,17 @@ class Generation {
   std::deque<Sequence> preempted_;
   std::deque<Group> groups_;
   GenerateStats stats_;
+  std::optional<ProfileSpan> decoding_;  // from one prefill to the next: a span per token would be too many
 };
 
 }  // namespace
+
+int64_t sampling_bytes(const Transformer& model, int64_t prompt_tokens, int64_t longest, int64_t running) {
+  const int64_t prefill = std::max(std::min(prompt_tokens, kPrefillTokens), longest);
+  const int64_t rows = std::min(running, logits_rows(model));
+  return std::max(model.forward_bytes(prefill),
+                  model.forward_bytes(running) + rows * logits_row_bytes(model));
+}
 
 GenerateResult generate(const Transformer& model, const GenerateRequest& request, JobControl* control) {
   validate(request, model.config().vocab_size);

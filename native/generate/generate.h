@@ -58,6 +58,10 @@ struct GenerateResult {
   GenerateStats stats;
 };
 
+// The most that generating holds beside the pages of the cache: a prefill, or a decode step of `running` sequences, and the
+// logits. prompt_tokens: of all prompts; longest: of the longest sequence, which may have to be prefilled again.
+int64_t sampling_bytes(const Transformer& model, int64_t prompt_tokens, int64_t longest, int64_t running);
+
 // control (may be null): polled per layer and step; `done` counts generated tokens, `total` is their upper bound
 // N * n * max_new_tokens. ARCHER_E_SHAPE, _CONFIG on a bad request; _OOM where the budget does not hold one sequence of the
 // longest prompt and max_new_tokens;

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "loss/logits_pass.h"
 #include "loss/tile_pass.h"
 
@@ -160,19 +161,32 @@ TokenScores score_tokens_impl(const at::Tensor& hidden_TH, const at::Tensor& hea
 }
 
 template <class Body>
-auto with_pass(const at::Tensor& hidden_TH, Body body) {
-  const bool defined = hidden_TH.defined();
-  if (defined && hidden_TH.scalar_type() == at::kDouble) return body(std::type_identity<LogitsPass<double>>{});
-  if (defined && hidden_TH.scalar_type() == at::kBFloat16 && TilePass::available()) return body(std::type_identity<TilePass>{});
+auto with_pass(at::ScalarType dtype, Body body) {
+  if (dtype == at::kDouble) return body(std::type_identity<LogitsPass<double>>{});
+  if (dtype == at::kBFloat16 && TilePass::available()) return body(std::type_identity<TilePass>{});
   return body(std::type_identity<LogitsPass<float>>{});
 }
 
+// An undefined tensor is refused by the checks of any pass.
+template <class Body>
+auto with_pass(const at::Tensor& hidden_TH, Body body) {
+  return with_pass(hidden_TH.defined() ? hidden_TH.scalar_type() : at::kFloat, body);
+}
+
 }  // namespace
+
+int64_t loss_workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType dtype, int64_t rows, int threads,
+                             bool gradients) {
+  return with_pass(dtype, [&]<class Pass>(std::type_identity<Pass>) {
+    return Pass::workspace_bytes(vocabulary, hidden, dtype, rows, threads, gradients);
+  });
+}
 
 FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_VH, const LossBatch& batch,
                            const LossOptions& options, at::Tensor& grad_hidden_TH, at::Tensor& grad_head_VH,
                            const JobControl* control, LossWorkspace* workspace) {
   const c10::NoGradGuard no_grad;
+  const ProfileSpan span("loss");
   LossWorkspace own;
   LossWorkspace& buffers = workspace ? *workspace : own;
   const auto with = [&]<class Pass>(std::type_identity<Pass>) {
@@ -185,6 +199,7 @@ TokenScores score_tokens(const at::Tensor& hidden_TH, const at::Tensor& head_VH,
                          double temperature, const JobControl* control, int64_t chunk_tokens,
                          LossWorkspace* workspace) {
   const c10::NoGradGuard no_grad;
+  const ProfileSpan span("log-probs");
   require(temperature > 0.0 && std::isfinite(temperature), kConfig, "temperature is " + std::to_string(temperature) +
           "; scoring needs one above 0.");
   require(chunk_tokens >= 0, kConfig, "chunk_tokens is " + std::to_string(chunk_tokens) + ", below 0.");

@@ -34,6 +34,10 @@ struct LossWorkspace {
   at::Tensor packed_hidden, packed_scaled, grad_blocks, scratch;  // of the tiles
 };
 
+// What the buffers take for `rows` tokens in the loss, chunks of automatic size and `threads` threads. Without gradients: for
+// score_tokens().
+int64_t loss_workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType dtype, int64_t rows, int threads, bool gradients);
+
 // hidden_TH and head_VH: both float32, bfloat16 (logits and reductions in float32) or float64, contiguous, on the CPU.
 // grad_head_VH: float32 (float64 for float64 inputs); the gradient is added to it. Undefined: no gradients at all.
 // grad_hidden_TH: overwritten, allocated where undefined, of hidden_TH's dtype (or float32 for bfloat16 hidden states).

@@ -40,6 +40,14 @@ class LogitsPass : public HeadPass<F> {
 
   int64_t chunk() const { return chunk_; }
 
+  static int64_t workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType dtype, int64_t rows, int, bool gradients) {
+    const int64_t count = std::min(rows, automatic_chunk(vocabulary)), element = c10::elementSize(dtype);
+    const int64_t logits = count * vocabulary * static_cast<int64_t>(sizeof(F));
+    if (!gradients) return logits;
+    const int64_t exponentials = dtype == at::kBFloat16 ? count * vocabulary * element : 0;
+    return logits + exponentials + count * hidden * static_cast<int64_t>(sizeof(F)) + count * hidden * element;  // gradient; scaled rows
+  }
+
   // Pass 1: (logp, H) of at most chunk() tokens. keep: the exponentials of their logits stay in the buffer, for backward().
   void forward(Rows rows, bool keep) {
     this->check_control();

@@ -40,6 +40,14 @@ TilePass::TilePass(const at::Tensor& hidden_TH, const at::Tensor& head_VH, std::
       chunk_(chunk_tokens > 0 ? chunk_tokens : automatic_chunk(vocabulary_)),
       share_(kernels::vocabulary_share(vocabulary_)) {}
 
+int64_t TilePass::workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType, int64_t rows, int threads, bool gradients) {
+  const int64_t row_blocks = tile_blocks(std::min(rows, automatic_chunk(vocabulary)));
+  const int64_t packed = row_blocks * tile_blocks(hidden) * kBlockElements;
+  const int64_t forward = 2 * (packed + threads * kernels::tile_scratch_elements(hidden));
+  if (!gradients) return forward;
+  return forward + 2 * (tile_blocks(vocabulary) * row_blocks * kBlockElements + packed) + 4 * threads * packed;
+}
+
 kernels::TileRows TilePass::tile_rows(Rows rows) const {
   return {const_bits(hidden_TH_), rows.data(), static_cast<int64_t>(rows.size()), hidden_};
 }

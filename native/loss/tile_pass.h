@@ -17,6 +17,7 @@ class TilePass : public HeadPass<float> {
            int64_t chunk_tokens, const JobControl* control, LossWorkspace& workspace);
 
   int64_t chunk() const { return chunk_; }
+  static int64_t workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType dtype, int64_t rows, int threads, bool gradients);
 
   // Pass 1: (logp, H) of at most chunk() tokens. keep: their exponentials stay in the buffer, for backward().
   void forward(Rows rows, bool keep);

@@ -1,4 +1,4 @@
-// One allocation that serves a whole micro-batch: tensors are laid out one behind the other and never freed one by one. The
+// One allocation that serves a whole pass over the layers: tensors are laid out one behind the other and never freed one by one. The
 // same walk over the layout first counts and then takes, so a plan's number and the allocation cannot differ.
 #pragma once
 #include <ATen/core/Tensor.h>

@@ -60,6 +60,14 @@ void tiled_backward(const Operands& x, const AttentionPlan& plan, int64_t head_d
 
 }  // namespace
 
+AttentionCopies attention_copies(at::ScalarType dtype, int64_t q, int64_t kv) {
+  if (attention_is_row_exact(dtype)) return {};
+  // A bucket is padded to at most 1.3 times its tokens (attention_buckets.cpp). Beside the padded operands stand the results,
+  // the last of them twice: padded, and in rows.
+  const auto padded = [](int64_t elements) { return elements * 13 / 10; };
+  return {padded(3 * q + kv), padded(5 * q + 2 * kv)};
+}
+
 void packed_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& out, const at::Tensor& lse_TH, const AttentionPlan& plan, int64_t head_dim,
                                const JobControl* control, const at::Tensor& wide_dq, const at::Tensor& wide_dk,

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "core/attention.h"
+#include "core/profile.h"
 #include "model/ops.h"
 #include "model/packed_attention.h"
 #include "model/transformer.h"
@@ -87,8 +89,13 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids)), y = buffer(config_.hidden_size);
   const at::Tensor q = buffer(q_size), k = buffer(kv_size), v = buffer(kv_size), mixed = buffer(q_size);
   const at::Tensor inner = buffer(config_.intermediate_size);
+  // Without tiles, gate and up would be allocated layer by layer: an allocator keeps several times of what is freed in that way.
+  const bool tiles = attention_is_row_exact(compute_dtype_);
+  const at::Tensor gate = tiles ? at::Tensor() : buffer(config_.intermediate_size);
+  const at::Tensor up = tiles ? at::Tensor() : buffer(config_.intermediate_size);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (control) control->check();
+    const ProfileSpan span("layer", static_cast<int64_t>(i));
     const Layer& layer = layers_[i];
     rms_norm_into(x, w[layer.input_norm], eps, y, {});
     linear_products(y, {projection(layer.q, layer.q_bias, q), projection(layer.k, layer.k_bias, k),
@@ -106,14 +113,24 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
     packed_attention_into(q, k, v, plan, head_dim, control, mixed, {});
     linear_products(mixed, {projection(layer.o, layer.o_bias, x, x)});
     rms_norm_into(x, w[layer.post_norm], eps, y, {});
-    gated_product_into(y, projection(layer.gate, layer.gate_bias, {}), projection(layer.up, layer.up_bias, {}), inner);
+    gated_product_into(y, projection(layer.gate, layer.gate_bias, gate), projection(layer.up, layer.up_bias, up), inner);
     linear_products(inner, {projection(layer.down, layer.down_bias, x, x)});
   }
   return rms_norm(x, w[final_norm_], eps);
 }
 
 at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const JobControl* control) const {
+  const ProfileSpan span("forward");
   return forward(sequences, control, nullptr);
+}
+
+int64_t Transformer::forward_bytes(int64_t tokens) const {
+  const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
+  const int64_t q = config_.num_heads * config_.head_dim, kv = 2 * config_.num_kv_heads * config_.head_dim;
+  const int64_t buffers = 2 * hidden + 2 * q + kv + (attention_is_row_exact(compute_dtype_) ? 1 : 3) * inner;  // those of forward()
+  // Beside them: attention's copies, or the hidden states at the end.
+  const int64_t beside = std::max(attention_copies(compute_dtype_, q, kv).forward, hidden);
+  return tokens * (buffers + beside) * static_cast<int64_t>(c10::elementSize(compute_dtype_));
 }
 
 at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vector<PrefillTarget>& targets_N,
@@ -124,6 +141,7 @@ at::Tensor Transformer::prefill(const PackedSequences& sequences, const std::vec
   for (size_t i = 0; i < targets_N.size(); ++i) {
     cache.check(targets_N[i].pages, sequences.offsets[i + 1] - sequences.offsets[i]);
   }
+  const ProfileSpan span("prefill");
   const Destination destination{targets_N, cache};
   const at::Tensor hidden_TH = forward(sequences, control, &destination);
   std::vector<int32_t> last;

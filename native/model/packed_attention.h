@@ -20,4 +20,11 @@ void packed_attention_backward(const at::Tensor& dout, const at::Tensor& q, cons
                                const JobControl* control, const at::Tensor& wide_dq, const at::Tensor& wide_dk,
                                const at::Tensor& dv);
 
+// Elements per token, of the compute dtype, in the copies that attention makes of its operands; 0 in tiles of our own.
+// q, kv: elements per token of the queries, and of the keys and values together.
+struct AttentionCopies {
+  int64_t forward = 0, backward = 0;
+};
+AttentionCopies attention_copies(at::ScalarType dtype, int64_t q, int64_t kv);
+
 }  // namespace archer

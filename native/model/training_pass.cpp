@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
+#include "core/profile.h"
 #include "model/row_gradients.h"
 
 namespace archer {
@@ -14,8 +15,15 @@ TrainingPass::TrainingPass(const Transformer& model, bool checkpoint) : model_(m
 
 const at::Tensor& TrainingPass::weight(int64_t index) const { return weights_[static_cast<size_t>(index)]; }
 
+void TrainingPass::release() {
+  buffers_.reset();
+  memory_ = at::Tensor();
+  has_forward_ = false;
+}
+
 at::Tensor TrainingPass::forward(const PackedSequences& sequences, const JobControl* control) {
   const at::NoGradGuard no_grad;
+  const ProfileSpan span("forward");
   rotation_ = model_.rotation_of(sequences);
   weights_ = model_.weights();
   plan_ = AttentionPlan(sequences);
@@ -36,6 +44,7 @@ at::Tensor TrainingPass::forward(const PackedSequences& sequences, const JobCont
   at::embedding_out(b.layers[0].input_TH, weight(model_.embedding_index()), ids_T_);
   for (size_t i = 0; i < b.layers.size(); ++i) {
     if (control) control->check();
+    const ProfileSpan span("layer", static_cast<int64_t>(i));
     layer_forward(i, control, i + 1 < b.layers.size() ? b.layers[i + 1].input_TH : b.output_TH);
   }
   rms_norm_into(b.output_TH, weight(model_.final_norm_index()), model_.config().rms_norm_eps, b.hidden_TH, b.output_rstd_T);
@@ -49,6 +58,7 @@ void TrainingPass::backward(const at::Tensor& grad_hidden_TH, std::vector<at::Te
   require(grad_hidden_TH.sizes() == b.hidden_TH.sizes(), kShape, "the gradient has another shape than the hidden states");
   require(grads.size() == model_.parameters().size(), kShape, "backward needs one gradient buffer per parameter");
   const at::NoGradGuard no_grad;
+  const ProfileSpan span("backward");
   has_forward_ = false;
   b.wide_grad_normed_TH.copy_(grad_hidden_TH);
   b.wide_grad_TH.zero_();
@@ -57,6 +67,7 @@ void TrainingPass::backward(const at::Tensor& grad_hidden_TH, std::vector<at::Te
                     grads[static_cast<size_t>(final_norm)]);
   for (size_t i = b.layers.size(); i-- > 0;) {
     if (control) control->check();
+    const ProfileSpan span("layer", static_cast<int64_t>(i));
     if (checkpoint_) layer_forward(i, control, {});
     layer_backward(i, control, grads);
   }

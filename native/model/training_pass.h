@@ -27,6 +27,8 @@ class TrainingPass {
 
   // What the arena takes now: activation_bytes() of the largest micro-batch so far.
   int64_t memory_bytes() const { return memory_.defined() ? static_cast<int64_t>(memory_.nbytes()) : 0; }
+  // Gives the arena back until the next forward().
+  void release();
 
  private:
   const at::Tensor& weight(int64_t index) const;

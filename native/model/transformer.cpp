@@ -121,6 +121,8 @@ int64_t Transformer::num_parameters() const {
   return count;
 }
 
+int64_t Transformer::weight_bytes(at::ScalarType dtype) const { return flat_bytes(shapes_, dtype); }
+
 void Transformer::refresh_compute_weights() {
   const at::NoGradGuard no_grad;
   for (Parameter& parameter : parameters_) {

@@ -49,6 +49,8 @@ class Transformer {
   // Copies `value`, of any floating dtype, converting to the dtypes above; ARCHER_E_MODEL on a wrong shape or name.
   void load(const std::string& name, const at::Tensor& value);
   int64_t num_parameters() const;
+  // All parameters once in this dtype, as load() lays them out.
+  int64_t weight_bytes(at::ScalarType dtype) const;
 
   // After an optimizer step: compute copies again equal the masters (rounded). No-op where they are one tensor.
   void refresh_compute_weights();
@@ -58,6 +60,8 @@ class Transformer {
 
   // Hidden states after the final norm [T, H].
   at::Tensor hidden_states(const PackedSequences& sequences, const JobControl* control) const;
+  // The most that hidden_states() and prefill() of `tokens` tokens, or decode() of as many sequences, hold at once.
+  int64_t forward_bytes(int64_t tokens) const;
 
   // ---- for passes over the layers ----
   struct Layer {  // indices into parameters(); -1 where the configuration has none

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "core/flat_tensors.h"
+#include "core/freed_memory.h"
+#include "core/profile.h"
 #include "optim/grad_norm.h"
 #include "train/response_rows.h"
 
@@ -22,8 +24,8 @@ bool has_own_master(const Parameter& parameter) {
 
 }  // namespace
 
-Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options)
-    : model_(std::move(model)), pass_(*model_), adamw_(model_->parameters(), options) {
+Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options, bool checkpoint)
+    : model_(std::move(model)), pass_(*model_, checkpoint), adamw_(model_->parameters(), options) {
   std::vector<at::Tensor> masters;
   for (const Parameter& parameter : model_->parameters()) masters.push_back(parameter.master);
   grads_ = flat_zeros_like(masters);
@@ -39,6 +41,7 @@ size_t Trainer::index_of(const std::string& name) const {
 }
 
 MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control) {
+  const ProfileSpan span("micro-batch");
   const ResponseRows rows = response_rows(batch.sequences, batch.prompt_lengths);
   const int64_t num_tokens = batch.sequences.num_tokens();
   const std::vector<int32_t> ids = gather<int32_t>(batch.sequences.ids, rows.tokens);
@@ -83,6 +86,7 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
 }
 
 OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
+  const ProfileSpan span("optimizer step");
   const GradNorm norm = grad_norm(grads_, grad_clip);
   if (norm.finite) {
     adamw_.step(lr, grads_, norm.clip_scale);
@@ -94,6 +98,12 @@ OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
 
 void Trainer::zero_grad() {
   for (at::Tensor& grad : grads_) grad.zero_();
+}
+
+void Trainer::release_memory() {
+  pass_.release();
+  loss_workspace_ = {};
+  return_freed_memory();
 }
 
 const at::Tensor& Trainer::gradient(const std::string& name) const { return grads_[index_of(name)]; }

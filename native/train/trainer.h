@@ -47,11 +47,15 @@ struct OptimizerStep {
 
 class Trainer {
  public:
-  Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options);
+  // checkpoint: of TrainingPass.
+  Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options, bool checkpoint);
 
   MicroBatchResult forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control);
   OptimizerStep optimizer_step(double lr, double grad_clip);
   void zero_grad();
+  // Gives back to the system what only forward_backward() uses, until its next call, and what earlier jobs have freed: the next
+  // phase of a step has that memory.
+  void release_memory();
 
   const at::Tensor& gradient(const std::string& name) const;
   int64_t num_steps() const { return adamw_.num_steps(); }

@@ -68,11 +68,11 @@ describe('train', () => {
     }
   });
 
-  test('--json prints one line per step on stdout and nothing else', async () => {
+  test('--json prints the plan, one line per step and nothing else on stdout', async () => {
     const result = await runCli('train', '--json', ...tiny());
     expect(result.code).toBe(0);
     const events = result.stdout.trim().split('\n').map((line) => JSON.parse(line));
-    expect(events.map(({ event }) => event)).toEqual(['step', 'step', 'step', 'finished']);
+    expect(events.map(({ event }) => event)).toEqual(['plan', 'step', 'step', 'step', 'finished']);
   });
 
   test('--print-config shows every value with its source', async () => {

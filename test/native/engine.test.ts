@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 afterAll(() => policy.dispose());
 
-const adamw = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.1, decayAll: false };
+const adamw = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.1, decayAll: false, gradientCheckpointing: false };
 
 function batchOf(sequences: number, length: number) {
   const { ids, offsets } = packIds(

@@ -22,7 +22,7 @@ group('values and where they come from', () => {
   test('the defaults are those of the documents', () => {
     const { config, warnings } = loadConfig();
     expect(warnings).toEqual([]);
-    expect(config.model).toEqual({ path: 'bundled', dtype: 'float32' });
+    expect(config.model).toEqual({ path: 'bundled', dtype: 'float32', gradient_checkpointing: 'auto' });
     expect(config.data).toMatchObject({ train_batch_size: 64, max_prompt_length: 2048, max_response_length: 8192 });
     expect(config.rollout).toMatchObject({ n: 16, temperature: 1, top_p: 1, top_k: -1, min_p: 0 });
     expect(config.actor).toMatchObject({
