@@ -5,6 +5,7 @@ import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
+import { addImport } from './import.js';
 import { addPlan } from './plan.js';
 import { addSetup } from './setup.js';
 import { addTrain } from './train.js';
@@ -29,7 +30,7 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addSetup]) add(program);
+  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addImport, addSetup]) add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);
