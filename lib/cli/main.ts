@@ -7,6 +7,7 @@ import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
 import { addImport } from './import.js';
 import { addPlan } from './plan.js';
+import { addPull } from './pull.js';
 import { addSetup } from './setup.js';
 import { addTrain } from './train.js';
 
@@ -30,7 +31,7 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addImport, addSetup]) add(program);
+  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addPull, addImport, addSetup]) add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);

@@ -32,8 +32,7 @@ export async function configFrom(file: GgufFile, dtype: 'float32' | 'bfloat16'):
     if (size !== headDim) meta.refuse(key(name), size, `the size of a head (${headDim})`);
   }
   const embedding =
-    file.tensors.get('token_embd.weight') ??
-    meta.refuse('token_embd.weight', undefined, 'a file with the whole model');
+    file.tensors.get('token_embd.weight') ?? meta.refuse('token_embd.weight', undefined, 'a file with the whole model');
   const has = (name: string) => file.tensors.has(name);
   const ropeTheta = meta.decimal(key('rope.freq_base'), 10_000);
   return {
@@ -70,7 +69,12 @@ export function generationConfigFrom(file: GgufFile): JsonObject {
   return Object.fromEntries(Object.entries(ids).filter(([, value]) => value !== undefined));
 }
 
-async function ropeScalingOf(meta: Metadata, family: string, headDim: number, theta: number): Promise<JsonObject | null> {
+async function ropeScalingOf(
+  meta: Metadata,
+  family: string,
+  headDim: number,
+  theta: number,
+): Promise<JsonObject | null> {
   const typeKey = `${family}.rope.scaling.type`;
   const type = meta.get(typeKey) ?? 'none';
   if (type !== 'none') meta.refuse(typeKey, type, 'none');
@@ -81,7 +85,8 @@ async function ropeScalingOf(meta: Metadata, family: string, headDim: number, th
   // The file holds the factors and not what they were made from; Llama 3 has one rule with one free number.
   const scaling = { factor: Math.max(...factors), low: 1, high: 4, original: 8192 };
   const expected = llama3Factors(headDim, theta, scaling);
-  const isLlama3 = factors.length === expected.length && expected.every((one, i) => Math.abs(one / factors[i]! - 1) < 1e-5);
+  const isLlama3 =
+    factors.length === expected.length && expected.every((one, i) => Math.abs(one / factors[i]! - 1) < 1e-5);
   if (!isLlama3) meta.refuse('rope_freqs.weight', 'of an unknown rule', 'the factors of Llama 3.1 to 3.3');
   return {
     rope_type: 'llama3',

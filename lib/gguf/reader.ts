@@ -114,7 +114,10 @@ function placeTensors(
     if (tensors.has(info.name)) fail(path, `tensor ${info.name} is there twice`);
     if (offset % alignment !== 0) fail(path, `tensor ${info.name} begins at ${offset}, no multiple of ${alignment}`);
     if (tensor.end > fileBytes) {
-      fail(path, `tensor ${info.name} ends at byte ${tensor.end}, the file at ${fileBytes}: it is truncated; fetch it again`);
+      fail(
+        path,
+        `tensor ${info.name} ends at byte ${tensor.end}, the file at ${fileBytes}: it is truncated; fetch it again`,
+      );
     }
     if (previous && previous.end > begin) fail(path, `the tensors ${previous.name} and ${info.name} overlap`);
     tensors.set(info.name, tensor);
@@ -139,7 +142,10 @@ class Cursor {
   take(bytes: number, what: string): Buffer {
     const end = this.at + bytes;
     if (end > this.fileBytes) {
-      fail(this.path, `${what} would end at byte ${end}, the file ends at ${this.fileBytes}: it is truncated or damaged`);
+      fail(
+        this.path,
+        `${what} would end at byte ${end}, the file ends at ${this.fileBytes}: it is truncated or damaged`,
+      );
     }
     if (end > maxHeaderBytes) fail(this.path, `its header is longer than ${maxHeaderBytes} bytes: it is damaged`);
     if (end > this.#windowStart + this.#window.length) {

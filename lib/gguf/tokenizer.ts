@@ -55,7 +55,8 @@ export function tokenizerFrom(file: GgufFile): { json: JsonObject; config: JsonO
 
   const tokens = meta.strings(key('tokens'));
   const types = meta.numbers(key('token_type'));
-  if (types.length !== tokens.length) meta.refuse(key('token_type'), types.length, `${tokens.length} types, one a token`);
+  if (types.length !== tokens.length)
+    meta.refuse(key('token_type'), types.length, `${tokens.length} types, one a token`);
   const merges = meta.strings(key('merges')).map((merge) => {
     const pair = merge.split(' ');
     return pair.length === 2 ? pair : meta.refuse(key('merges'), merge, 'two tokens with one blank between them');
@@ -63,7 +64,8 @@ export function tokenizerFrom(file: GgufFile): { json: JsonObject; config: JsonO
   const ids = tokens.map((content, id) => ({ content, id, type: types[id] })).filter(({ type }) => type !== unused);
   const vocab = Object.fromEntries(ids.map(({ content, id }) => [content, id]));
   const numDistinct = Object.keys(vocab).length;
-  if (numDistinct !== ids.length) meta.refuse(key('tokens'), `${ids.length - numDistinct} times double`, 'distinct tokens');
+  if (numDistinct !== ids.length)
+    meta.refuse(key('tokens'), `${ids.length - numDistinct} times double`, 'distinct tokens');
   const tokenOf = (name: string) => {
     const id = meta.optional(key(`${name}_token_id`));
     if (id === undefined) return undefined;
@@ -113,7 +115,9 @@ export function tokenizerFrom(file: GgufFile): { json: JsonObject; config: JsonO
     add_prefix_space: false,
     clean_up_tokenization_spaces: false,
     model_max_length: meta.number(`${meta.string('general.architecture')}.context_length`),
-    ...(meta.get('tokenizer.chat_template') === undefined ? {} : { chat_template: meta.string('tokenizer.chat_template') }),
+    ...(meta.get('tokenizer.chat_template') === undefined
+      ? {}
+      : { chat_template: meta.string('tokenizer.chat_template') }),
   };
   return { json, config };
 

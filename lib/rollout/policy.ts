@@ -2,7 +2,7 @@
 import { renderPrompt } from '../data/chat-template.js';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
 import type { ChatMessage } from '../data/types.js';
-import { resolveModelPath } from '../model/bundled.js';
+import { resolveModelPath } from '../hub/resolve.js';
 import { type ModelFolder, readModelFolder } from '../model/folder.js';
 import type { JobOptions } from '../native/job.js';
 import { Weights } from '../native/policy.js';
