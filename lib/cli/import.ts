@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ArcherError } from '../errors.js';
 import { importGguf } from '../gguf/import.js';
+import { resolveModelPath } from '../hub/resolve.js';
 import { type CommonOptions, printJson, runCommand } from './command.js';
 
 interface Options extends CommonOptions {
@@ -16,7 +17,10 @@ export function addImport(program: Command): void {
     .description('turn a GGUF file into a Hugging Face model folder')
     .requiredOption('-o, --out <folder>', 'the folder to make')
     .option('--dtype <dtype>', 'of the weights: bfloat16, or float32 to keep every bit', 'bfloat16')
-    .option('--tokenizer <folder>', 'take the tokenizer files of this folder instead of rebuilding them')
+    .option(
+      '--tokenizer <folder>',
+      'take the tokenizer files of this folder, or of a pulled owner/name, instead of rebuilding them',
+    )
     .option('--json', 'print JSON for machines instead of text')
     .action((file: string, options: Options) =>
       runCommand(options, ({ signal }) => run(file, options, signal), 'Interrupted: the draft is removed.'),
@@ -33,7 +37,7 @@ async function run(file: string, { out, dtype, tokenizer, json }: Options, signa
     file,
     out,
     dtype,
-    tokenizerFolder: tokenizer,
+    tokenizerFolder: tokenizer === undefined ? undefined : resolveModelPath(tokenizer),
     signal,
     onProgress: (done, total) => {
       const percent = Math.floor((100 * done) / total);

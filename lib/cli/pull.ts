@@ -43,6 +43,10 @@ async function run(name: string, options: Options, signal: AbortSignal): Promise
     exclude: options.exclude,
     settings,
     signal,
+    onWait: (reason, ms) => {
+      if (ms >= 2000)
+        process.stderr.write(`${isShown ? '\r\x1b[K' : ''}${reason}; waiting ${formatDuration(ms / 1000)}\n`);
+    },
     onProgress: isShown ? statusLine() : undefined,
     onFile: ({ path, bytes, cached }) => {
       if (isShown) process.stderr.write('\r\x1b[K');

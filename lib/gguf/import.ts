@@ -68,7 +68,10 @@ async function refuseContent(out: string): Promise<void> {
 }
 
 async function copyTokenizer(from: string, to: string): Promise<void> {
-  const names = (await readdir(from)).filter(isTokenizerFile);
+  const names = (await readdir(from).catch(() => [])).filter(isTokenizerFile);
+  if (!names.includes('tokenizer.json')) {
+    throw new ArcherError('ARCHER_E_CONFIG', `--tokenizer ${from} is no folder with a tokenizer.json.`);
+  }
   for (const name of names) await copyFile(join(from, name), join(to, name));
 }
 

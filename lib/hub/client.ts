@@ -13,7 +13,7 @@ export interface RemoteFile {
   hash: string;
 }
 
-export interface ClientOptions extends Pick<RetryOptions, 'signal' | 'pauseMs'> {
+export interface ClientOptions extends Pick<RetryOptions, 'signal' | 'pauseMs' | 'onWait'> {
   /** A connection that says nothing for so long is given up. Default 30 s. */
   idleMs?: number;
 }
@@ -139,25 +139,29 @@ export class HubClient {
     const { name, type } = this.repo;
     const page = `${endpoint}/${type === 'dataset' ? 'datasets/' : ''}${name}`;
     const code = headers.get('x-error-code');
-    if (status === 408 || status === 429 || status >= 500) {
-      return new TransientError(`${new URL(url).host} answers ${status}`, waitOf(headers.get('retry-after')));
+    const { origin, host, pathname } = new URL(url);
+    // Another host was reached by a signed link, which may have run out; the next attempt gets a new one.
+    const isElsewhere = origin !== new URL(endpoint).origin;
+    if (status === 408 || status === 429 || status >= 500 || (isElsewhere && status === 403)) {
+      return new TransientError(`${host} answers ${status}`, waitOf(headers));
     }
     const fail = (what: string) => new ArcherError('ARCHER_E_HUB', `${what}.`);
+    if (isElsewhere) return fail(`${host} answers ${status} for a file of ${name}`);
     const another = type === 'dataset' ? 'a model is pulled without --dataset' : 'a data set needs --dataset';
     const account = `set HF_TOKEN to a token of your account (${endpoint}/settings/tokens)`;
     if (code === 'GatedRepo' || status === 403) {
       const whose = token ? 'the account of your token has no access' : 'you are not signed in';
       return fail(`${name} is gated, and ${whose}: accept its licence at ${page} and ${account}`);
     }
-    if (code === 'RevisionNotFound') return fail(`${name} has no such revision (${url}); see ${page}/tree/main`);
+    if (code === 'RevisionNotFound') return fail(`${name} has no such revision (${pathname}); see ${page}/tree/main`);
     if (status === 401) {
       const cause = token
         ? 'it does not exist, or your token (HF_TOKEN) may not see it'
         : 'it does not exist, or it is private';
       return fail(`${name} cannot be read: ${cause}. Check the name (${another}); if it is private, ${account}`);
     }
-    if (status === 404) return fail(`${endpoint} has no ${name} (${url}): check the name; ${another}`);
-    return fail(`${url} answers ${status}`);
+    if (status === 404) return fail(`${endpoint} has no ${name} (${pathname}): check the name; ${another}`);
+    return fail(`${host}${pathname} answers ${status}`);
   }
 
   #toFile(entry: Record<string, unknown>): RemoteFile {
@@ -175,9 +179,10 @@ export class HubClient {
   }
 }
 
-/** Retry-After: seconds or a date; in milliseconds. */
-function waitOf(header: string | null): number | undefined {
-  if (header === null) return undefined;
+/** Milliseconds, from Retry-After (seconds or a date) or from the hub's `ratelimit: "api";r=0;t=55` (seconds). */
+function waitOf(headers: Headers): number | undefined {
+  const header = headers.get('retry-after') ?? /;\s*t=(\d+)/.exec(headers.get('ratelimit') ?? '')?.[1];
+  if (header === undefined) return undefined;
   const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
   return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }

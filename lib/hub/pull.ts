@@ -116,18 +116,16 @@ async function download(
 ): Promise<void> {
   const blobs = new Map<string, Wanted[]>();
   for (const file of files) blobs.set(file.hash, [...(blobs.get(file.hash) ?? []), file]);
-  const here = new Map<string, number>();
-  let totalBytes = 0;
-  let received = 0;
+  const progress: PullProgress = { bytes: 0, totalBytes: 0, received: 0 };
   let missingBytes = 0;
   const queue: Wanted[][] = [];
   for (const same of blobs.values()) {
     const [file] = same as [Wanted];
     const place = cache.blob(file.hash);
     const isCached = (await sizeOf(place)) === file.bytes;
-    totalBytes += file.bytes;
+    progress.totalBytes += file.bytes;
     if (isCached) {
-      here.set(file.hash, file.bytes);
+      progress.bytes += file.bytes;
       report(same, true);
     } else {
       missingBytes += file.bytes - ((await sizeOf(`${place}.incomplete`)) ?? 0);
@@ -141,10 +139,10 @@ async function download(
       const [file] = same as [Wanted];
       let before: number | undefined; // the first report counts what an earlier run left
       await downloadBlob(client, commit, file, cache.blob(file.hash), (bytes) => {
-        received += Math.max(0, bytes - (before ?? bytes));
+        progress.bytes += bytes - (before ?? 0);
+        progress.received += Math.max(0, bytes - (before ?? bytes));
         before = bytes;
-        here.set(file.hash, bytes);
-        tell();
+        options.onProgress?.({ ...progress });
       });
       report(same, false);
     }
@@ -164,10 +162,6 @@ async function download(
       file.cached = cached;
       options.onFile?.({ path: file.path, bytes: file.bytes, cached });
     }
-  }
-  function tell(): void {
-    const bytes = [...here.values()].reduce((sum, one) => sum + one, 0);
-    options.onProgress?.({ bytes, totalBytes, received });
   }
 }
 

@@ -18,6 +18,8 @@ export interface RetryOptions {
   signal?: AbortSignal;
   /** The first pause; each next one is twice as long. Default 1 s. */
   pauseMs?: number;
+  /** Called before every pause. */
+  onWait?: (reason: string, waitMs: number) => void;
   /** Grows as long as things go forward: bytes received. */
   progress?: () => number;
 }
@@ -28,7 +30,7 @@ const maxWaitMs = 600_000;
 /** @throws ArcherError ARCHER_E_HUB after six failures in a row, ARCHER_E_ABORTED */
 export async function retrying<T>(
   attempt: () => Promise<T>,
-  { signal, pauseMs = 1000, progress = () => 0 }: RetryOptions,
+  { signal, pauseMs = 1000, onWait, progress = () => 0 }: RetryOptions,
 ): Promise<T> {
   let reached = progress();
   for (let failures = 1; ; failures += 1) {
@@ -50,6 +52,7 @@ export async function retrying<T>(
         const remedy = 'the same command goes on where this one stopped';
         throw new ArcherError('ARCHER_E_HUB', `${error.message} (${advice}); ${remedy}.`, { cause: error });
       }
+      onWait?.(error.message, waitMs);
       await sleep(waitMs, undefined, { signal }).catch(() => throwIfAborted(signal));
     }
   }

@@ -11,6 +11,8 @@ export interface FakeFile {
   content: Buffer;
   /** Stored as LFS: named by its SHA-256 and served by the CDN. */
   large?: boolean;
+  /** The size that lists give, where it is not the content's. */
+  claims?: number;
 }
 
 /** May answer a request for bytes itself; `cut` ends the connection after so many bytes. */
@@ -109,7 +111,7 @@ export class FakeHub {
       path: file.path,
       size: file.content.length,
       oid: hashOf({ ...file, large: false }),
-      ...(file.large ? { lfs: { oid: hashOf(file), size: file.content.length, pointerSize: 134 } } : {}),
+      ...(file.large ? { lfs: { oid: hashOf(file), size: file.claims ?? file.content.length, pointerSize: 134 } } : {}),
     }));
     if (from + 2 < this.files.length) {
       response.setHeader('link', `<${this.endpoint}${url.pathname}?recursive=true&cursor=${from + 2}>; rel="next"`);

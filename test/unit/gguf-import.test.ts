@@ -179,6 +179,8 @@ describe('the tokenizer', () => {
     const out = fresh('folder');
     await importGguf({ file, out, dtype: 'float32', tokenizerFolder: join(goldens, 'qwen2-tied') });
     const copied = readFileSync(join(out, 'tokenizer.json'));
+    const none = { file, out: fresh('folder'), dtype: 'float32' as const, tokenizerFolder: join(dir, 'none') };
+    expect((await refusal(() => importGguf(none))).message).toMatch(/none is no folder with a tokenizer.json/);
     expect(copied.equals(readFileSync(join(goldens, 'qwen2-tied/tokenizer.json')))).toBe(true);
   });
 });

@@ -208,6 +208,47 @@ describe('what goes wrong on the way', () => {
     expect(performance.now() - began).toBeGreaterThan(900);
   });
 
+  test('the hub’s own ratelimit header is understood, and the wait is told', async () => {
+    let told: [string, number] | undefined;
+    const abort = new AbortController();
+    hub.guard = (_, response) => {
+      response.writeHead(429, { ratelimit: '"api";r=0;t=55' }).end();
+      return true;
+    };
+    const onWait = (...words: [string, number]) => {
+      told = words;
+      abort.abort();
+    };
+    expect((await failure(get({ onWait, signal: abort.signal }))).code).toBe('ARCHER_E_ABORTED');
+    expect(told).toEqual([expect.stringMatching(/answers 429$/), 55_000]);
+  });
+
+  test('a signed link that has run out is fetched anew', async () => {
+    hub.fault = ({ path, count, response }) => {
+      if (path !== large.path || count > 1) return undefined;
+      response.writeHead(403).end();
+      return 'answered';
+    };
+    expect((await get()).files.length).toBe(3);
+    expect(hub.reads(large.path).length).toBe(4);
+  });
+
+  test('a disk without room is found before anything is read', async () => {
+    const huge = await new FakeHub([
+      { path: 'model.safetensors', content: weights, large: true, claims: 2 ** 52 },
+    ]).start();
+    try {
+      const error = await failure(get({}, { endpoint: huge.endpoint }));
+      expect(error).toMatchObject({
+        code: 'ARCHER_E_IO',
+        message: expect.stringMatching(/4503599.63 GB are missing .* HF_HUB_CACHE/),
+      });
+      expect(huge.reads(large.path)).toEqual([]);
+    } finally {
+      await huge.stop();
+    }
+  });
+
   test('a wait of an hour is an error', async () => {
     hub.guard = (_, response) => {
       response.writeHead(429, { 'retry-after': '3600' }).end();
