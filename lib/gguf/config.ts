@@ -31,6 +31,8 @@ export async function configFrom(file: GgufFile, dtype: 'float32' | 'bfloat16'):
     const size = meta.number(key(name), headDim);
     if (size !== headDim) meta.refuse(key(name), size, `the size of a head (${headDim})`);
   }
+  const numLayers = meta.number(key('block_count'));
+  if (numLayers > file.tensors.size) meta.refuse(key('block_count'), numLayers, 'at most the number of tensors');
   const embedding =
     file.tensors.get('token_embd.weight') ?? meta.refuse('token_embd.weight', undefined, 'a file with the whole model');
   const has = (name: string) => file.tensors.has(name);
@@ -41,7 +43,7 @@ export async function configFrom(file: GgufFile, dtype: 'float32' | 'bfloat16'):
     vocab_size: embedding.shape[0]!,
     hidden_size: hiddenSize,
     intermediate_size: meta.number(key('feed_forward_length')),
-    num_hidden_layers: meta.number(key('block_count')),
+    num_hidden_layers: numLayers,
     num_attention_heads: numHeads,
     num_key_value_heads: meta.number(key('attention.head_count_kv'), numHeads),
     head_dim: headDim,
