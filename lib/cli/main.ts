@@ -13,6 +13,7 @@ import { addTrain } from './train.js';
 
 const epilogue = `
 Examples:
+  $ archer-native pull Qwen/Qwen2.5-1.5B-Instruct        a model of the Hugging Face hub
   $ archer-native train                                  the quickstart: bundled model, bundled task
   $ archer-native train recipes/grpo.yaml --set trainer.seed=1
   $ archer-native plan my.yaml                           what a run will cost, before anything is spent
@@ -31,7 +32,8 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addPull, addImport, addSetup]) add(program);
+  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addPull, addImport, addSetup])
+    add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);

@@ -14,7 +14,7 @@ export interface Repo {
 }
 
 /** What a repository's name looks like. */
-export const repoNamePattern = /^[\w-][\w.-]*\/[\w-][\w.-]*$/;
+export const repoNamePattern = /^(?!.*(--|\.\.))[\w-][\w.-]*\/[\w-][\w.-]*$/;
 export const commitPattern = /^[0-9a-f]{40}$/;
 
 /** The cached form of one repository. */

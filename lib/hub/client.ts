@@ -18,17 +18,15 @@ export interface ClientOptions extends Pick<RetryOptions, 'signal' | 'pauseMs' |
   idleMs?: number;
 }
 
-export class HubClient {
-  readonly #headers: Record<string, string>;
+// Compressed answers would have other lengths than the files.
+const plain = { 'user-agent': 'archer-native', 'accept-encoding': 'identity' };
 
+export class HubClient {
   constructor(
     readonly settings: Pick<HubSettings, 'endpoint' | 'token'>,
     readonly repo: Repo,
     readonly options: ClientOptions,
-  ) {
-    // Compressed answers would have other lengths than the files.
-    this.#headers = { 'user-agent': 'archer-native', 'accept-encoding': 'identity' };
-  }
+  ) {}
 
   /** @throws ArcherError ARCHER_E_HUB: no such repository or revision, no access, not reachable */
   async commitOf(revision: string): Promise<string> {
@@ -108,7 +106,7 @@ export class HubClient {
     const timer = setTimeout(() => idle.abort(), idleMs);
     try {
       const response = await fetch(url, {
-        headers: { ...this.#headers, ...headers, ...authorization },
+        headers: { ...plain, ...headers, ...authorization },
         signal: signal ? AbortSignal.any([signal, idle.signal]) : idle.signal,
       });
       if (!response.ok) {

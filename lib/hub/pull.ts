@@ -83,9 +83,7 @@ function checkNames(name: string, revision: string): void {
   const refuse = (what: string) => {
     throw new ArcherError('ARCHER_E_CONFIG', `${what}.`);
   };
-  if (!repoNamePattern.test(name) || name.includes('--') || name.includes('..')) {
-    refuse(`${name} is no repository's name; it is written owner/name`);
-  }
+  if (!repoNamePattern.test(name)) refuse(`${name} is no repository's name; it is written owner/name`);
   if (!/^[\w-][\w.-]*(\/[\w-][\w.-]*)*$/.test(revision)) refuse(`--revision ${revision} is no branch, tag or commit`);
 }
 

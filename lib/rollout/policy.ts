@@ -64,7 +64,7 @@ export class Policy implements Disposable, AsyncDisposable {
   ) {}
 
   /**
-   * @param path a Hugging Face folder (Llama, Qwen2, Qwen3), or `bundled`
+   * @param path a Hugging Face folder (Llama, Qwen2, Qwen3), owner/name of a pulled model, or `bundled`
    * @throws ARCHER_E_MODEL naming what is wrong with the folder
    */
   static async load(path = 'bundled', options: PolicyOptions = {}): Promise<Policy> {
