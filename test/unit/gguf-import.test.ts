@@ -145,7 +145,7 @@ describe('the tokenizer', () => {
     expect([...found.subarray(0, 3)]).toEqual(ids('a', '<think>', '<s>'));
     expect(await tokenizer.decode(ids('a', '<think>', '<s>', 'b'), { skipSpecial: true })).toBe('a<think>b');
     expect(tokenizer.tokenId('[PAD60]')).toBeUndefined();
-    expect([tokenizer.bosToken, tokenizer.eosToken]).toEqual(['<s>', '</s>']);
+    expect([tokenizer.bosTokenId, tokenizer.eosTokenId]).toEqual([0, 1]);
     expect(renderPrompt([{ role: 'user', content: 'hello' }], tokenizer)).toBe('hello');
   });
 
