@@ -6,6 +6,7 @@ export const errorCodes = [
   'ARCHER_E_DATA', // a data file or a row of it
   'ARCHER_E_MODEL', // a model folder: config, weights, tokenizer
   'ARCHER_E_IO', // reading or writing failed (full disk, permissions)
+  'ARCHER_E_HUB', // the model hub: not reachable, no access, not there, wrong bytes
   'ARCHER_E_SETUP', // libtorch, compiler or build tools
   'ARCHER_E_NATIVE_LOAD', // the addon is missing or cannot be loaded
   'ARCHER_E_SHAPE', // an array of the wrong length at the native door

@@ -7,7 +7,7 @@ import { makeRandomModel, smollm2 } from '../bench/random-model.js';
 import { benchRollout, rolloutRivals } from '../bench/rollout.js';
 import { quotable } from '../bench/statistics.js';
 import { ArcherError } from '../errors.js';
-import { resolveModelPath } from '../model/bundled.js';
+import { resolveModelPath } from '../hub/resolve.js';
 import { readModelFolder } from '../model/folder.js';
 import { packageRoot } from '../package-root.js';
 import { choices, count, list, type ReportFlags, report, say } from './bench-report.js';

@@ -25,7 +25,7 @@ export function addEval(program: Command): void {
       .argument('[config]', 'YAML file; its val and reward sections say how; without one the defaults hold')
       .description('measure a model on held-out problems: avg@n, unbiased pass@k, maj@n, with 95 % intervals over problems'),
   )
-    .option('-m, --model <folder>', 'Hugging Face folder, a checkpoint, or bundled (model.path)')
+    .option('-m, --model <folder>', 'Hugging Face folder, a checkpoint, owner/name of a pulled model, or bundled (model.path)')
     .option('-d, --data <file...>', 'JSONL or parquet files, or bundled (data.val_files)')
     .option('-n <count>', 'responses per problem (val.n)', toNumber)
     .option('-t, --temperature <value>', 'sampling temperature (val.temperature)', toNumber)

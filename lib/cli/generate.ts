@@ -27,7 +27,11 @@ export function addGenerate(program: Command): void {
     .command('generate')
     .argument('[prompt]', 'what to ask; read from standard input where it is left out')
     .description('sample responses to one prompt; a single one appears as it is made')
-    .option('-m, --model <folder>', 'Hugging Face folder, a checkpoint, or bundled', 'bundled')
+    .option(
+      '-m, --model <folder>',
+      'Hugging Face folder, a checkpoint, owner/name of a pulled model, or bundled',
+      'bundled',
+    )
     .option('--dtype <dtype>', 'float32 or bfloat16', 'float32')
     .option('-n <count>', 'responses', toNumber, 1)
     .option('-t, --temperature <value>', '0 is greedy', toNumber, 1)

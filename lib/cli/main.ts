@@ -5,12 +5,15 @@ import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
+import { addImport } from './import.js';
 import { addPlan } from './plan.js';
+import { addPull } from './pull.js';
 import { addSetup } from './setup.js';
 import { addTrain } from './train.js';
 
 const epilogue = `
 Examples:
+  $ archer-native pull Qwen/Qwen2.5-1.5B-Instruct        a model of the Hugging Face hub
   $ archer-native train                                  the quickstart: bundled model, bundled task
   $ archer-native train recipes/grpo.yaml --set trainer.seed=1
   $ archer-native plan my.yaml                           what a run will cost, before anything is spent
@@ -29,7 +32,8 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addSetup]) add(program);
+  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addPull, addImport, addSetup])
+    add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);

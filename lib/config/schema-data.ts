@@ -4,9 +4,13 @@ import { z } from 'zod';
 import { bool, boolOrAuto, int, ints, mapOf, num, nums, oneOf, text, texts, textOrNull } from './option.js';
 
 export const modelOptions = {
-  path: text('bundled', 'Hugging Face model folder; `bundled` is the small model that comes with the package.', {
-    aliases: ['model_name_or_path'],
-  }),
+  path: text(
+    'bundled',
+    'Hugging Face model folder, or `owner/name` of one that `archer-native pull` has fetched; `bundled` is the small model that comes with the package.',
+    {
+      aliases: ['model_name_or_path'],
+    },
+  ),
   dtype: oneOf('float32', ['float32', 'bfloat16'], 'Arithmetic of the model; master weights stay float32.'),
   gradient_checkpointing: boolOrAuto(
     'Compute each layer’s forward again in the backward: the same bits from less memory, in more time. auto: the memory plan decides.',

@@ -8,7 +8,3 @@ export const bundledModel = join(packageRoot, 'assets/model');
 export function bundledTask(split: 'train' | 'test' | 'hard'): string {
   return join(packageRoot, 'assets/task', `${split}.jsonl`);
 }
-
-export function resolveModelPath(path: string): string {
-  return path === 'bundled' ? bundledModel : path;
-}

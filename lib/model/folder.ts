@@ -12,6 +12,9 @@ import { readModelTensors } from './safetensors.js';
 const tokenizerFileNames =
   /^(tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|chat_template.*)$/;
 
+/** Whether a file of a model folder belongs to its tokenizer. */
+export const isTokenizerFile = (name: string): boolean => tokenizerFileNames.test(name);
+
 export interface ModelFolder {
   readonly path: string;
   /** config.json as it is. */
@@ -74,7 +77,7 @@ export async function readModelFolder(path: string): Promise<ModelFolder> {
     generationConfig,
     eosTokenIds: readTokenIds('eos_token_id', sources),
     padTokenId: readTokenIds('pad_token_id', sources)[0],
-    tokenizerFiles: names.filter((name) => tokenizerFileNames.test(name)),
+    tokenizerFiles: names.filter(isTokenizerFile),
     hash: () => hashFiles(path, ['config.json', ...weightFiles(tensors)]),
   };
 }

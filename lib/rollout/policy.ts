@@ -2,7 +2,7 @@
 import { renderPrompt } from '../data/chat-template.js';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
 import type { ChatMessage } from '../data/types.js';
-import { resolveModelPath } from '../model/bundled.js';
+import { resolveModelPath } from '../hub/resolve.js';
 import { type ModelFolder, readModelFolder } from '../model/folder.js';
 import type { JobOptions } from '../native/job.js';
 import { Weights } from '../native/policy.js';
@@ -64,7 +64,7 @@ export class Policy implements Disposable, AsyncDisposable {
   ) {}
 
   /**
-   * @param path a Hugging Face folder (Llama, Qwen2, Qwen3), or `bundled`
+   * @param path a Hugging Face folder (Llama, Qwen2, Qwen3), owner/name of a pulled model, or `bundled`
    * @throws ARCHER_E_MODEL naming what is wrong with the folder
    */
   static async load(path = 'bundled', options: PolicyOptions = {}): Promise<Policy> {

@@ -8,6 +8,7 @@ import { type PromptTemplates, promptPlace, withTemplates } from '../data/prompt
 import { createSampler, type Sampler } from '../data/sampler.js';
 import type { Tokenizer } from '../data/tokenizer.js';
 import { ArcherError } from '../errors.js';
+import { resolveDataPath } from '../hub/resolve.js';
 import { bundledTask } from '../model/bundled.js';
 import { createScorer } from '../reward/score.js';
 import { selfTestReward } from '../reward/self-test.js';
@@ -39,9 +40,9 @@ export interface DroppedRow {
   passRate?: number;
 }
 
-/** `bundled` among data files stands for the bundled task's split. */
+/** `bundled` among data files stands for the bundled task's split, hf://datasets/… for a pulled file. */
 export function resolveDataFiles(files: string[], split: 'train' | 'test'): string[] {
-  return files.map((file) => (file === 'bundled' ? bundledTask(split) : file));
+  return files.map((file) => (file === 'bundled' ? bundledTask(split) : resolveDataPath(file)));
 }
 
 /** Reads data files; every prompt stands in the template of its source. */

@@ -21,15 +21,17 @@ const may: Record<string, string[]> = {
   config: ['native'], // the types of the door alone; held below
   algorithm: ['native'], // likewise
   model: ['native'],
+  hub: ['model'], // what `bundled` stands for
+  gguf: ['data', 'model', 'native'], // what is written is opened; the types of the door
   native: ['config', 'model'], // model's types, and the loss options of the public loss
   data: ['algorithm'],
-  rollout: ['data', 'model', 'native'],
+  rollout: ['data', 'hub', 'model', 'native'],
   reward: ['data'], // the type of a row
   checkpoint: [],
   metrics: [],
-  train: ['algorithm', 'checkpoint', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout'],
+  train: ['algorithm', 'checkpoint', 'config', 'data', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout'],
   bench: ['model', 'native'], // the record of the build, and what `bench rollout` samples from
-  cli: ['bench', 'config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
+  cli: ['bench', 'config', 'data', 'gguf', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
 };
 const always = ['errors', 'io-error', 'package-root'];
 
@@ -71,9 +73,9 @@ describe('TypeScript rooms', () => {
     expect(wrong.map(({ file, to }) => `${file} -> ${to}`)).toEqual([]);
   });
 
-  test('process.env is read by native loading alone', () => {
+  test('process.env is read by native loading and the hub’s settings alone', () => {
     const readers = files(join(root, 'lib'), /\.ts$/).filter((file) => /process\.env/.test(readFileSync(file, 'utf8')));
-    expect(readers.map((file) => relative(root, file))).toEqual(['lib/native/load.ts']);
+    expect(readers.map((file) => relative(root, file))).toEqual(['lib/hub/settings.ts', 'lib/native/load.ts']);
   });
 });
 
