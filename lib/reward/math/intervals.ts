@@ -1,7 +1,7 @@
 // Subsets of the real line as sorted, disjoint pieces, so that unions are compared as sets.
 
 import type { Budget } from '../rational.js';
-import { approximateValue } from './evaluate.js';
+import { approximateValue, nowhere } from './approximate.js';
 import { isExpression, type Node } from './node.js';
 
 export interface Piece {
@@ -55,7 +55,7 @@ function collect(node: Node, budget: Budget, relations: boolean): Piece[] | unde
     case 'union':
       return all(node.pieces.map((inner) => collect(inner, budget, relations)));
     case 'list':
-      return relations ? all(node.items.map((inner) => collect(inner, budget, relations))) : undefined;
+      return relations ? joined(node, budget) : undefined;
     case 'without':
       return without(node.from, node.removed, budget);
     case 'relation':
@@ -65,13 +65,37 @@ function collect(node: Node, budget: Budget, relations: boolean): Piece[] | unde
   }
 }
 
+/** "x < 1 or x > 3" is a union; "x > 1 and x < 3", or with a comma, an intersection unless that is empty. */
+function joined(node: Node & { kind: 'list' }, budget: Budget): Piece[] | undefined {
+  const parts = node.items.map((inner) => collect(inner, budget, true));
+  if (!parts.every((part) => part !== undefined)) return undefined;
+  const common = node.joiner === 'or' ? [] : parts.reduce(intersect);
+  return common.length > 0 ? common : parts.flat();
+}
+
+function intersect(a: Piece[], b: Piece[]): Piece[] {
+  return a.flatMap((left) =>
+    b.flatMap((right) => {
+      const later = left.low > right.low || (left.low === right.low && right.fromClosed) ? left : right;
+      const earlier = left.high < right.high || (left.high === right.high && right.toClosed) ? left : right;
+      const { from, low, fromClosed } = later;
+      const { to, high, toClosed } = earlier;
+      const isEmpty = low > high || (low === high && !(fromClosed && toClosed));
+      return isEmpty ? [] : [{ from, to, low, high, fromClosed, toClosed }];
+    }),
+  );
+}
+
 function all(parts: (Piece[] | undefined)[]): Piece[] | undefined {
   return parts.every((part) => part !== undefined) ? (parts as Piece[][]).flat() : undefined;
 }
 
 /** ℝ∖{a, b}: the pieces between the points. */
 function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined {
-  if (from.kind !== 'reals') return undefined;
+  const whole = collect(from, budget, false)?.[0];
+  if (whole === undefined || whole.low !== Number.NEGATIVE_INFINITY || whole.high !== Number.POSITIVE_INFINITY) {
+    return undefined;
+  }
   const points = removed.kind === 'set' ? removed.items : [removed];
   const ends = points.map((point) => piece(point, point, true, true, budget));
   if (!ends.every((end) => end !== undefined)) return undefined;
@@ -85,8 +109,12 @@ function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined
   );
 }
 
-/** x > 2, 2 < x, 1 < x ≤ 3 and their mirror images. */
+/** x > 2, 2 < x, 1 < x ≤ 3, their mirror images and x ≠ 2. */
 function fromRelation(node: Node & { kind: 'relation' }, budget: Budget): Piece[] | undefined {
+  if (node.operators[0] === '!=') {
+    const point = node.sides.find((side) => side.kind !== 'variable');
+    return point === undefined || node.sides.length > 2 ? undefined : without({ kind: 'reals' }, point, budget);
+  }
   const leftward = node.operators.every((operator) => operator === '>' || operator === '>=');
   const rightward = node.operators.every((operator) => operator === '<' || operator === '<=');
   if (!leftward && !rightward) return undefined;
@@ -117,8 +145,8 @@ function numberOf(node: Node, budget: Budget): number {
   if (node.kind === 'negative' && node.of.kind === 'constant' && node.of.name === 'infinity')
     return Number.NEGATIVE_INFINITY;
   if (!isExpression(node)) return Number.NaN;
-  const value = approximateValue(node, () => Number.NaN, budget);
-  return value.im === 0 ? value.re : Number.NaN;
+  const value = approximateValue(node, nowhere, budget);
+  return value.re;
 }
 
 /** Sorted; pieces that touch or overlap become one. */
