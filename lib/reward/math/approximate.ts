@@ -16,13 +16,13 @@ const undefinedValue: Approximate = { re: Number.NaN, im: 0, error: 0 };
 
 export interface Point {
   /** The number of a variable. */
-  valueOf: (name: string) => number;
+  numberOf: (name: string) => number;
   /** Without it an expression with a part that is not real has no value. */
   complex: boolean;
 }
 
 /** Where there are no variables. */
-export const nowhere: Point = { valueOf: () => Number.NaN, complex: false };
+export const nowhere: Point = { numberOf: () => Number.NaN, complex: false };
 
 /** The value at a point. */
 export function approximateValue(node: Node, point: Point, budget: Budget): Approximate {
@@ -37,7 +37,7 @@ function valueAt(node: Node, point: Point, budget: Budget): Approximate {
     case 'number':
       return real(toNumber(node.value));
     case 'variable':
-      return real(point.valueOf(node.name));
+      return real(point.numberOf(node.name));
     case 'constant':
       if (node.name === 'i') return { re: 0, im: 1, error: 0 };
       return node.name === 'infinity' ? undefinedValue : real(node.name === 'pi' ? Math.PI : Math.E);
@@ -92,6 +92,10 @@ function over(a: Approximate, b: Approximate): Approximate {
 function complexPower(a: Approximate, z: Approximate): Approximate {
   const modulus = size(a);
   if (modulus === 0) return z.re > 0 && z.im === 0 ? real(0) : z.re === 0 && z.im === 0 ? real(1) : undefinedValue;
+  if (a.im === 0 && z.im === 0 && Number.isInteger(z.re)) {
+    const result = a.re ** z.re;
+    return { re: result, im: 0, error: Math.abs(result) * (Math.abs(z.re) * (a.error / modulus) + 4 * epsilon) };
+  }
   const logarithm = { re: Math.log(modulus), im: Math.atan2(a.im, a.re) };
   const re = z.re * logarithm.re - z.im * logarithm.im;
   const im = z.re * logarithm.im + z.im * logarithm.re;

@@ -89,7 +89,8 @@ export function clean(text: string): string {
     .replace(/(?<=\d)\s*[xX]\s*(?=10\s*\^)/g, '\\times ')
     .replace(plainUnits, (unit) => `\\text{ ${unit.replace(/[{}]/g, '')}}`)
     .replace(/\\\$|[$€£¥₹₩¢]|\\(?:pounds|euro)(?![a-zA-Z])/g, ' ')
-    .replace(/\\[()[\]](?![a-zA-Z\d])/g, ' ')
+    .replace(/(^|[^\\])((?:\\\\)*)\\[()[\]]/g, '$1$2 ')
+    .replace(/\\text\s*\{\s*\}/g, ' ')
     .replace(/[~\s\u00a0\u2009\u202f]+/g, ' ')
     .trim();
 }

@@ -96,7 +96,7 @@ function readManyCall(reader: Reader, name: string): Node {
   return argument.items.slice(1).reduce((of, base) => ({ kind: 'call', name, of, base }), argument.items[0] as Node);
 }
 
-const nextFunction = /\s*\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|log|lg|exp)(?![a-zA-Z])|\s*[([]/y;
+const nextFunction = /\s*\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|log|lg|exp)(?![a-zA-Z]{2})|\s*[([]/y;
 
 /** \sin x, \sin^2 x, \log_3 81, \cos 2\theta: without brackets the argument is the implicit product that follows. */
 export function readCall(reader: Reader, name: string): Node {

@@ -3,7 +3,16 @@
 
 import { type Budget, rational } from '../rational.js';
 import { isExpression, mapNode, type Node, someNode } from './node.js';
-import { isEquation, isName, lastOfChain, sameRegion, sameRelation, valueNamed } from './relations.js';
+import {
+  isEquation,
+  isInequalities,
+  isName,
+  lastOfChain,
+  sameEquation,
+  sameInequalities,
+  sameRegion,
+  valueNamed,
+} from './relations.js';
 import { sameValue } from './values.js';
 
 /** True only if the two are seen to be equal; whatever cannot be decided is false. */
@@ -17,22 +26,26 @@ export function sameAnswer(gold: Node, response: Node, budget: Budget): boolean 
     const [first, ...others] = r.items as [Node, ...Node[]];
     return sameAnswer(g, first, budget) && others.every((item) => sameValue(first, item, budget));
   }
-  if (isEquation(g) && isEquation(r)) return sameRelation(g, r, budget);
+  if (isEquation(g) !== isEquation(r)) {
+    // y = 3x − 4 against 3x − 4: the name may be left out on either side.
+    const [value, other] = [valueNamed(g), valueNamed(r)];
+    if (value !== undefined) return sameAnswer(value, r, budget);
+    return other !== undefined && sameAnswer(g, other, budget);
+  }
   if (g.kind === 'percent' || r.kind === 'percent') return samePercent(g, r, budget);
   if (g.kind === 'inBase' || r.kind === 'inBase') return sameInBase(g, r);
+  if (isInequalities(g) || isInequalities(r)) return sameInequalities(g, r, budget);
   if (isCollection(g) || isCollection(r)) {
-    return isRegion(g) || isRegion(r) || isInequalities(g)
-      ? sameRegion(g, r, budget) || sameCollection(g, r, budget)
-      : sameCollection(g, r, budget);
+    return isRegion(g) || isRegion(r) ? sameRegion(g, r, budget) : sameCollection(g, r, budget);
   }
-  if (g.kind === 'relation' || r.kind === 'relation') return sameRelation(g, r, budget);
+  if (isEquation(g) && isEquation(r)) return sameEquation(g, r, budget);
   if (isRegion(g) || isRegion(r)) return sameRegion(g, r, budget);
   if (g.kind === 'bracket' && r.kind === 'bracket') {
     return g.open === r.open && g.close === r.close && sameInOrder(g.items, r.items, budget);
   }
   if (g.kind === 'ratio' && r.kind === 'ratio') return sameRatio(g.parts, r.parts, budget);
   if (g.kind === 'matrix' && r.kind === 'matrix') return sameMatrix(g, r, budget);
-  if (g.kind === 'text' && r.kind === 'text') return g.text === r.text;
+  if (g.kind === 'text' || r.kind === 'text') return lettersOf(g) !== undefined && lettersOf(g) === lettersOf(r);
   if (g.kind === 'opaque' && r.kind === 'opaque') return g.text !== '' && g.text === r.text;
   return sameValue(g, r, budget);
 }
@@ -94,25 +107,19 @@ function mapEntries(matrix: Node & { kind: 'matrix' }, map: (entry: Node) => Nod
 
 /** A gold 35 % accepts 35 and 0.35; a gold 35 or 0.35 accepts 35 %. */
 function samePercent(gold: Node, response: Node, budget: Budget): boolean {
-  const g = valueNamed(gold) ?? gold;
-  const r = valueNamed(response) ?? response;
-  if (g.kind === 'percent' && r.kind === 'percent') return sameValue(g.of, r.of, budget);
-  const [percent, plain] = g.kind === 'percent' ? [g, r] : [r, g];
+  if (gold.kind === 'percent' && response.kind === 'percent') return sameValue(gold.of, response.of, budget);
+  const [percent, plain] = gold.kind === 'percent' ? [gold, response] : [response, gold];
   if (percent.kind !== 'percent') return false;
   const hundred: Node = { kind: 'number', value: rational(100n), decimal: false, digits: '100' };
   const share: Node = { kind: 'quotient', over: percent.of, under: hundred };
-  return g === percent
-    ? sameValue(percent.of, plain, budget) || sameValue(share, plain, budget)
-    : sameValue(plain, percent.of, budget) || sameValue(plain, share, budget);
+  return sameValue(percent.of, plain, budget) || sameValue(share, plain, budget);
 }
 
 /** Nothing is converted between bases: the digits must agree, and the base where both name one. */
 function sameInBase(gold: Node, response: Node): boolean {
-  const g = valueNamed(gold) ?? gold;
-  const r = valueNamed(response) ?? response;
-  if (g.kind === 'inBase' && r.kind === 'inBase' && g.base !== r.base) return false;
-  const digits = digitsOf(g);
-  return digits !== undefined && digits !== '' && digits === digitsOf(r);
+  if (gold.kind === 'inBase' && response.kind === 'inBase' && gold.base !== response.base) return false;
+  const digits = digitsOf(gold);
+  return digits !== undefined && digits !== '' && digits === digitsOf(response);
 }
 
 /** 1A without its base is read as a product of 1 and A. */
@@ -123,6 +130,16 @@ function digitsOf(node: Node): string | undefined {
   if (node.kind !== 'product') return undefined;
   const digits = node.factors.map(digitsOf);
   return digits.every((digit) => digit !== undefined) ? digits.join('') : undefined;
+}
+
+/** Words in lower case; a product of single letters is one too: \text{AB} is AB. */
+function lettersOf(node: Node): string | undefined {
+  if (node.kind === 'text') return node.text;
+  if (node.kind === 'variable') return node.name.toLowerCase();
+  if (node.kind === 'constant') return node.name;
+  if (node.kind !== 'product') return undefined;
+  const letters = node.factors.map(lettersOf);
+  return letters.every((letter) => letter !== undefined) ? letters.join('') : undefined;
 }
 
 function isCollection(node: Node): node is Node & { kind: 'list' | 'set' } {
@@ -195,8 +212,4 @@ function sameMatrix(gold: Node & { kind: 'matrix' }, response: Node & { kind: 'm
 /** Unions, ℝ and ℝ∖{a}; a single pair of brackets may also be a tuple. */
 function isRegion(node: Node): boolean {
   return node.kind === 'union' || node.kind === 'without' || node.kind === 'reals';
-}
-
-function isInequalities(node: Node): boolean {
-  return node.kind === 'list' && node.items.every((item) => item.kind === 'relation' && !isEquation(item));
 }

@@ -13,6 +13,8 @@ export function readSum(reader: Reader): Node {
   return reader.nested(() => {
     const terms: Node[] = [];
     for (let first = true; ; first = false) {
+      // The minus of ℝ − {4} takes away from a set.
+      if (!first && reader.peek(/\s*-\s*\\\{/y)) break;
       const sign = reader.take(/\s*(?:[+-]|\\(?:pm|mp)(?![a-zA-Z]))/y)?.trim();
       if (sign === undefined && !first) break;
       const term = readProduct(reader);

@@ -17,9 +17,9 @@ export interface Piece {
 const infinity: Node = { kind: 'constant', name: 'infinity' };
 const minusInfinity: Node = { kind: 'negative', of: infinity };
 
-/** Undefined if the node is no subset of the real line. `relations`: also read x > 2 and 1 < x ≤ 3. */
-export function asPieces(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
-  const pieces = collect(node, budget, relations);
+/** Undefined if the node is no subset of the real line; x > 2 and 1 < x ≤ 3 are. */
+export function asPieces(node: Node, budget: Budget): Piece[] | undefined {
+  const pieces = collect(node, budget);
   return pieces === undefined ? undefined : merge(pieces);
 }
 
@@ -38,7 +38,7 @@ export function samePieces(a: Piece[], b: Piece[], sameEnd: (a: Node, b: Node) =
   );
 }
 
-function collect(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
+function collect(node: Node, budget: Budget): Piece[] | undefined {
   switch (node.kind) {
     case 'reals':
       return [piece(minusInfinity, infinity, false, false, budget) as Piece];
@@ -53,13 +53,13 @@ function collect(node: Node, budget: Budget, relations: boolean): Piece[] | unde
       return points.every((point) => point !== undefined) ? (points as Piece[]) : undefined;
     }
     case 'union':
-      return all(node.pieces.map((inner) => collect(inner, budget, relations)));
+      return all(node.pieces.map((inner) => collect(inner, budget)));
     case 'list':
-      return relations ? joined(node, budget) : undefined;
+      return node.items.every((item) => item.kind === 'relation') ? joined(node, budget) : undefined;
     case 'without':
       return without(node.from, node.removed, budget);
     case 'relation':
-      return relations ? fromRelation(node, budget) : undefined;
+      return fromRelation(node, budget);
     default:
       return undefined;
   }
@@ -67,7 +67,7 @@ function collect(node: Node, budget: Budget, relations: boolean): Piece[] | unde
 
 /** "x < 1 or x > 3" is a union; "x > 1 and x < 3", or with a comma, an intersection unless that is empty. */
 function joined(node: Node & { kind: 'list' }, budget: Budget): Piece[] | undefined {
-  const parts = node.items.map((inner) => collect(inner, budget, true));
+  const parts = node.items.map((inner) => collect(inner, budget));
   if (!parts.every((part) => part !== undefined)) return undefined;
   const common = node.joiner === 'or' ? [] : parts.reduce(intersect);
   return common.length > 0 ? common : parts.flat();
@@ -92,7 +92,7 @@ function all(parts: (Piece[] | undefined)[]): Piece[] | undefined {
 
 /** ℝ∖{a, b}: the pieces between the points. */
 function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined {
-  const whole = collect(from, budget, false)?.[0];
+  const whole = collect(from, budget)?.[0];
   if (whole === undefined || whole.low !== Number.NEGATIVE_INFINITY || whole.high !== Number.POSITIVE_INFINITY) {
     return undefined;
   }

@@ -16,11 +16,13 @@ export const greekLetters = wordsOf(
 export const uprightFonts = wordsOf('text textrm mathrm textnormal mbox hbox operatorname textsf texttt rm');
 
 /** Fonts of symbols; their argument is read as mathematics first. */
-export const symbolFonts = wordsOf('textbf textit mathbf mathit mathsf mathtt mathcal boldsymbol bm emph mathbb');
+export const symbolFonts = wordsOf(
+  'textbf textit underline mathbf mathit mathsf mathtt mathcal boldsymbol bm emph mathbb',
+);
 
 /** Above or below a name, and dropped: \overline{AB} = AB. */
 export const decorations = wordsOf(
-  'overline bar vec hat overrightarrow overleftrightarrow widehat widetilde underline dot tilde',
+  'overline bar vec hat overrightarrow overleftrightarrow widehat widetilde dot tilde',
 );
 
 /** Before a name or a value, and dropped: \angle ABC = ABC. */

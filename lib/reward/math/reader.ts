@@ -89,7 +89,7 @@ export class Reader {
 
   /** The argument of a command as text: `{…}` without its braces, or one command, number or character. */
   rawArgument(): string {
-    if (this.next() !== '{') return this.expect(/\\[a-zA-Z]+|\d+|\S/y);
+    if (this.next() !== '{') return this.expect(/\\(?:text|textrm|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+|\d+|\S/y);
     let depth = 0;
     for (let i = this.at; i < this.text.length; i += 1) {
       const character = this.text[i];

@@ -9,28 +9,17 @@ import { constantFactor, sameRounded, sameValue } from './values.js';
 
 type RelationNode = Node & { kind: 'relation' };
 
-/** Where one of the two, or both, is a relation. */
-export function sameRelation(gold: Node, response: Node, budget: Budget): boolean {
-  if (gold.kind === 'relation' && response.kind === 'relation') {
-    return isEquation(gold) && isEquation(response)
-      ? sameEquation(gold, response, budget)
-      : sameInequality(gold, response, budget) || sameRegion(gold, response, budget);
-  }
-  if (gold.kind === 'relation' && !isEquation(gold)) return sameRegion(gold, response, budget);
-  if (gold.kind === 'relation') {
-    const value = valueNamed(gold);
-    return value !== undefined && sameAnswer(value, response, budget);
-  }
-  const value = valueNamed(response);
-  return value !== undefined && sameAnswer(gold, value, budget);
+/** Where one of the two, or both, is an inequality or a list of them. */
+export function sameInequalities(gold: Node, response: Node, budget: Budget): boolean {
+  const both = gold.kind === 'relation' && response.kind === 'relation';
+  return (both && sameInequality(gold, response, budget)) || sameRegion(gold, response, budget);
 }
 
 /** As sets of reals. Inequalities are read as such only beside inequalities, and in one and the same variable. */
 export function sameRegion(gold: Node, response: Node, budget: Budget): boolean {
-  const relational = isRelational(gold);
-  if (isRelational(response) && !(relational && sameVariable(gold, response))) return false;
-  const goldPieces = asPieces(gold, budget, relational);
-  const responsePieces = asPieces(response, budget, relational && isRelational(response));
+  if (isInequalities(response) && !(isInequalities(gold) && sameVariable(gold, response))) return false;
+  const goldPieces = asPieces(gold, budget);
+  const responsePieces = asPieces(response, budget);
   return (
     goldPieces !== undefined &&
     responsePieces !== undefined &&
@@ -38,13 +27,13 @@ export function sameRegion(gold: Node, response: Node, budget: Budget): boolean 
   );
 }
 
-function isRelational(node: Node): boolean {
-  return node.kind === 'relation' || (node.kind === 'list' && node.items.every((item) => item.kind === 'relation'));
+export function isInequalities(node: Node): boolean {
+  if (node.kind === 'relation') return !isEquation(node);
+  return node.kind === 'list' && node.items.every(isInequalities);
 }
 
 function sameVariable(a: Node, b: Node): boolean {
-  const names = new Set([...variablesOf(a), ...variablesOf(b)]);
-  return names.size === 1;
+  return new Set([...variablesOf(a), ...variablesOf(b)]).size === 1;
 }
 
 function variablesOf(node: Node): string[] {
@@ -94,7 +83,7 @@ export function lastOfChain(node: RelationNode, budget: Budget): Node {
 const isNumber = (node: Node) => isExpression(node) && !someNode(node, (inner) => inner.kind === 'variable');
 
 /** Equal up to swapping, moving terms and a constant factor: the quotient of the two differences is a number. */
-function sameEquation(gold: RelationNode, response: RelationNode, budget: Budget): boolean {
+export function sameEquation(gold: RelationNode, response: RelationNode, budget: Budget): boolean {
   const [gl, gr] = gold.sides as [Node, Node];
   const [rl, rr] = response.sides as [Node, Node];
   if (![gl, gr, rl, rr].every(isExpression)) {

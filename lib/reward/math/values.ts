@@ -4,6 +4,7 @@ import { type Budget, equal, equalToSixPlaces } from '../rational.js';
 import { approximateValue, type Approximate, nowhere, type Point } from './approximate.js';
 import { exactValue } from './exact.js';
 import { isExpression, type Node, someNode } from './node.js';
+import { preciseValue, samePrecise } from './precise.js';
 
 const enoughPoints = 7;
 const neededPoints = 3;
@@ -45,7 +46,14 @@ function sameConstant(gold: Node, response: Node, decimal: boolean, budget: Budg
   if (!isUsable(a) || !isUsable(b)) return false;
   if (decimal)
     return closeToSixPlaces(a.re, b.re, a.error + b.error) && closeToSixPlaces(a.im, b.im, a.error + b.error);
-  return isNear(a, b);
+  return isNear(a, b) && (complex || agreePrecisely(gold, response, nowhere, budget));
+}
+
+/** Whether what is equal to doubles is equal to ninety digits; yes where that is not known. */
+function agreePrecisely(gold: Node, response: Node, { numberOf }: Point, budget: Budget): boolean {
+  const a = preciseValue(gold, numberOf, budget);
+  const b = a && preciseValue(response, numberOf, budget);
+  return a === undefined || b === undefined || (samePrecise(a, b) ?? true);
 }
 
 function sameFunction(gold: Node, response: Node, budget: Budget): boolean {
@@ -57,6 +65,7 @@ function sameFunction(gold: Node, response: Node, budget: Budget): boolean {
     if (!isUsable(a)) continue;
     const b = approximateValue(response, point, budget);
     if (!isUsable(b) || !isNear(a, b)) return false;
+    if (!complex && !agreePrecisely(gold, response, point, budget)) return false;
     seen += 1;
     if (seen === enoughPoints) break;
   }
@@ -106,7 +115,7 @@ export function constantFactor(gold: Node, response: Node, budget: Budget): numb
 }
 
 function* points(complex: boolean): Generator<Point> {
-  for (let i = 0; i < maxPoints; i += 1) yield { valueOf: (name) => coordinate(name, i), complex };
+  for (let i = 0; i < maxPoints; i += 1) yield { numberOf: (name) => coordinate(name, i), complex };
 }
 
 /**

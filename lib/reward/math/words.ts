@@ -52,12 +52,12 @@ interface Time {
   half?: string;
 }
 
-/** 4:45, 4:45 p.m., 4 p.m. */
+/** 4:45, 4:45 p.m., 4 p.m., 4 */
 function timeOf(text: string): Time | undefined {
   const match = /^(\d{1,2})(?: ?: ?(\d{2}(?: ?: ?\d{2})?))? ?(?:([ap])\.? ?m\.?)?$/i.exec(
     fontless(text).replace(/[{}]/g, '').replace(/\s+/g, ' ').trim(),
   );
-  if (match === null || (match[2] === undefined && match[3] === undefined)) return undefined;
+  if (match === null) return undefined;
   return { clock: `${Number(match[1])}:${(match[2] ?? '00').replace(/ /g, '')}`, half: match[3]?.toLowerCase() };
 }
 
