@@ -3,26 +3,35 @@
 // parse_error, never ok, and the same on every machine.
 
 import { afterThinking } from './extract.js';
+import { verifyAsArcher } from './math/archer.js';
 import { asWords, clean } from './math/clean.js';
 import { sameAnswer } from './math/compare.js';
 import { type Answer, findAnswer, goldText } from './math/find.js';
 import type { Node } from './math/node.js';
 import { parseAnswer } from './math/parse.js';
+import { withUnitOf } from './math/units.js';
 import { choiceLetter, choiceOf, isWords, sameTime, sameWords } from './math/words.js';
 import { BoundError, Budget } from './rational.js';
 import type { RewardInput, Verdict } from './types.js';
 
-/** Counted steps for one response, whatever it holds. */
-export const maxSteps = 50_000;
+export interface MathOptions {
+  /** `archer`: the reference's own grader. Default `semantic`. */
+  mode?: 'semantic' | 'archer';
+  /** Counts the steps. Default 50,000 for one response, whatever it holds. */
+  budget?: Budget;
+}
+
+const maxSteps = 50_000;
 const maxGolds = 100;
 const maxAnswer = 20_000;
 
-/**
- * 1 if the response's answer equals one of the accepted answers mathematically.
- *
- * @param budget counts the steps; the default is what the trainer uses.
- */
-export function verifyMath({ response, groundTruth }: RewardInput, budget = new Budget(maxSteps)): Verdict {
+/** 1 if the response's answer equals one of the accepted answers mathematically. */
+export function verifyMath(input: RewardInput, options: MathOptions = {}): Verdict {
+  const { mode = 'semantic', budget = new Budget(maxSteps) } = options;
+  return mode === 'archer' ? verifyAsArcher(input, budget) : verifySemantically(input, budget);
+}
+
+function verifySemantically({ response, groundTruth }: RewardInput, budget: Budget): Verdict {
   const answer = findAnswer(afterThinking(response));
   if (answer === undefined) return { score: 0, outcome: 'parse_error', message: 'the response holds no answer' };
   if (answer === 'unclosed') return { score: 0, outcome: 'parse_error', message: 'the last box is not closed' };
@@ -46,7 +55,7 @@ function matches(goldRaw: string, answer: Answer, budget: Budget): boolean {
     throw new BoundError(`the answer has more than ${maxAnswer} characters`);
   }
   const gold = clean(goldRaw);
-  const response = clean(answer.text);
+  const response = withUnitOf(gold, clean(answer.text));
   if (asWords(gold) === '' || asWords(response) === '') return false;
   const choice = choiceLetter(gold);
   if (choice !== undefined && (answer.option === choice || choiceOf(response) === choice)) return true;

@@ -58,9 +58,28 @@ const lowered = (run: string) => `_{${[...run].map((c) => subscripts.indexOf(c))
 const plainUnits =
   /(?<=[\d}] ?)(?:km|cm|mm|mi|ft|kg|m|g|L|N|J|C)\s*\/\s*(?:hr|sec|min|cm|kg|km|m|s|h|L|J|N)(?:\^\s*\{?\d\}?)?(?![a-zA-Z{\d])/g;
 
+const chooseSign = String.raw`(?:C|\\(?:mathrm|text|rm)\s*\{\s*C\s*\})`;
+const size = String.raw`\s*(?:\{\s*(\d+)\s*\}|(\d))\s*`;
+/** {}_{10}C_{4}, ^{10}C_4 · C_{10}^{4} · C(10, 4) */
+const chosen = [
+  new RegExp(String.raw`(?:\{\s*\}|(?<![a-zA-Z\d}]))[_^]${size}${chooseSign}\s*_${size}`, 'g'),
+  new RegExp(String.raw`(?<![a-zA-Z\\])${chooseSign}\s*_${size}\^${size}`, 'g'),
+  /(?<![a-zA-Z\\])C()\((\d+)()\s*,\s*(\d+)\)/g,
+];
+
+function binomials(text: string): string {
+  return chosen.reduce(
+    (result, pattern) => result.replace(pattern, (_, a, b, c, d) => `\\binom{${a || b}}{${c || d}}`),
+    text,
+  );
+}
+
 /** Layout only: sizing, spacing, colours and currency. */
 export function clean(text: string): string {
-  return text
+  return binomials(text)
+    .replace(/\\(?:R(?![a-zA-Z])|Bbb\s*(?:\{\s*R\s*\}|R))/g, '\\mathbb{R}')
+    .replace(/^\s*\\text\s*\{(?![^{}]*\b(?:not|or|no)\b)[^{}]*(?:\bis|:|=)\s*\}/i, ' ')
+    .replace(/\\(?:therefore|checkmark|quad|qquad)(?![a-zA-Z])/g, ' ')
     .replace(/,\s*\\!\s*/g, ',')
     .replace(/([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])/gu, (_, root, of) =>
       root === '√' ? `\\sqrt{${of}}` : `\\sqrt[3]{${of}}`,
@@ -70,6 +89,8 @@ export function clean(text: string): string {
     .replace(/[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu, raised)
     .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, lowered)
     .replace(characterPattern, (character) => characters[character] ?? character)
+    .replace(/\\text\s*\{\s*\^\\circ\s*\}|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))/g, '^\\circ ')
+    .replace(/(?<=[\dA-F)]\s*)\\text\s*\{\s*\(?\s*base\s*(\w*)\s*\)?\s*\}\s*(\d*)/g, (_, a, b) => `_{${a}${b}}`)
     .replace(/\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?/g, ' ')
     .replace(
       /\\(?:displaystyle|textstyle|scriptstyle|limits|tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![a-zA-Z])/g,
@@ -80,7 +101,9 @@ export function clean(text: string): string {
     .replace(/\\(?:quad|qquad|thinspace|enspace|nobreakspace)(?![a-zA-Z])/g, ' ')
     .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
     .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
-    .replaceAll('{:}', ':')
+    .replace(/\\(?:mathbin|mathrel)\s*\{\s*:\s*\}|\\colon(?![a-zA-Z])|\{:\}/g, ':')
+    .replace(/\\text\s*\{\s*([,;])\s*\}/g, '$1')
+    .replace(/\b([sS]q|[cC]u)\.(?=\s)/g, '$1')
     .replace(/\{\s*([=<>+-])\s*\}/g, '$1')
     .replace(/\\not\s*(?:=|\\eq(?![a-zA-Z]))/g, '\\ne ')
     .replace(/\\(?:lbrack|lparen)(?![a-zA-Z])/g, (command) => (command === '\\lparen' ? '(' : '['))
@@ -88,9 +111,9 @@ export function clean(text: string): string {
     .replace(/(?<=[)\]}]\s*)U(?=\s*[([\\])/g, '\\cup ')
     .replace(/(?<=\d)\s*[xX]\s*(?=10\s*\^)/g, '\\times ')
     .replace(plainUnits, (unit) => `\\text{ ${unit.replace(/[{}]/g, '')}}`)
-    .replace(/\\\$|[$€£¥₹₩¢]|\\(?:pounds|euro)(?![a-zA-Z])/g, ' ')
+    .replace(/\\\$|[$€£¥₹₩¢]|\\(?:pounds|euro|textdollar)(?![a-zA-Z])/g, ' ')
     .replace(/(^|[^\\])((?:\\\\)*)\\[()[\]]/g, '$1$2 ')
-    .replace(/\\text\s*\{\s*\}/g, ' ')
+    .replace(/\\text\s*\{\s*\.?\s*\}/g, ' ')
     .replace(/[~\s\u00a0\u2009\u202f]+/g, ' ')
     .trim();
 }

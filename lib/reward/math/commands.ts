@@ -4,6 +4,7 @@ import { readAll, readItems, readRelation } from './parse.js';
 import {
   binomial,
   isMinusOne,
+  letter,
   quotient,
   readArgument,
   readAtom,
@@ -16,6 +17,7 @@ import { decorations, functionNames, greekLetters, silentCommands, symbolFonts, 
 import { mapNode, type Node } from './node.js';
 import { numberNode } from './numbers.js';
 import { ParseFailure, type Reader } from './reader.js';
+import { readSeries } from './series.js';
 import { isUnitPhrase } from './units.js';
 import { asWords } from './clean.js';
 
@@ -47,6 +49,7 @@ export function readCommand(reader: Reader): Node {
     return { kind: 'call', name: delimiter.name, of };
   }
   if (/^(?:gcd|lcm|max|min)$/.test(command)) return readManyCall(reader, command);
+  if (command === 'sum' || command === 'prod') return readSeries(reader, command);
   throw new ParseFailure();
 }
 
@@ -110,10 +113,17 @@ export function readCall(reader: Reader, name: string): Node {
     }
     const of = readCallArgument(reader);
     const inverse = exponent !== undefined && isMinusOne(exponent) && /^(?:sin|cos|tan|cot|sec|csc)h?$/.test(name);
+    if (name === 'cis') return cis(inRadians('sin', of));
     const own = inverse ? `arc${name}` : name;
     const call: Node = { kind: 'call', name: own, of: inverse ? of : inRadians(own, of), base };
     return exponent === undefined || inverse ? call : { kind: 'power', base: call, exponent };
   });
+}
+
+/** cis θ = cos θ + i sin θ */
+function cis(of: Node): Node {
+  const imaginary: Node = { kind: 'product', factors: [letter('i'), { kind: 'call', name: 'sin', of }] };
+  return { kind: 'sum', terms: [{ kind: 'call', name: 'cos', of }, imaginary] };
 }
 
 function readCallArgument(reader: Reader): Node {

@@ -13,7 +13,7 @@ import {
   sameRegion,
   valueNamed,
 } from './relations.js';
-import { sameValue } from './values.js';
+import { infinitySign, sameValue } from './values.js';
 
 /** True only if the two are seen to be equal; whatever cannot be decided is false. */
 export function sameAnswer(gold: Node, response: Node, budget: Budget): boolean {
@@ -34,7 +34,10 @@ export function sameAnswer(gold: Node, response: Node, budget: Budget): boolean 
   }
   if (g.kind === 'percent' || r.kind === 'percent') return samePercent(g, r, budget);
   if (g.kind === 'inBase' || r.kind === 'inBase') return sameInBase(g, r);
-  if (isInequalities(g) || isInequalities(r)) return sameInequalities(g, r, budget);
+  if (isInequalities(g) || isInequalities(r)) {
+    const likeLists = g.kind === 'list' && r.kind === 'list' && g.joiner === r.joiner;
+    return sameInequalities(g, r, budget) || (likeLists && sameCollection(g, r, budget));
+  }
   if (isCollection(g) || isCollection(r)) {
     return isRegion(g) || isRegion(r) ? sameRegion(g, r, budget) : sameCollection(g, r, budget);
   }
@@ -185,7 +188,10 @@ function sameSequence(gold: Node, response: Node, budget: Budget): boolean {
 }
 
 function tupleItems(node: Node): Node[] | undefined {
-  if (node.kind === 'bracket') return node.open === '(' && node.close === ')' ? node.items : undefined;
+  if (node.kind === 'bracket') {
+    const isInterval = node.open !== '(' || node.close !== ')' || node.items.some((item) => infinitySign(item) !== 0);
+    return isInterval ? undefined : node.items;
+  }
   if (node.kind !== 'list') return undefined;
   if (!namesDiffer(node.items)) return node.items.map((item) => valueNamed(item) ?? item);
   return [...node.items]

@@ -31,7 +31,7 @@ function negative(of: Node): Node {
   return of.kind === 'percent' ? { kind: 'percent', of: negative(of.of) } : { kind: 'negative', of };
 }
 
-function readProduct(reader: Reader): Node {
+export function readProduct(reader: Reader): Node {
   let left = readSigned(reader);
   for (;;) {
     reader.budget.spend();
@@ -238,6 +238,9 @@ function readLetters(reader: Reader): Node {
     advance(word.length);
     return { kind: 'text', text: lower, unit: true };
   }
+  // f(3) = 12 names a value, unlike 3f = 12.
+  const value = reader.take(/[fghpFGHP]\(-?\d+\)(?=\s*=)/y);
+  if (value !== undefined) return { kind: 'variable', name: value };
   advance(1);
   const primes = reader.take(/'{1,3}/y);
   const own = letter(word[0] as string);

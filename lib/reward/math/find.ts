@@ -52,17 +52,20 @@ function fromProse(text: string): Answer | undefined {
 }
 
 const formula = /\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]/g;
-const negation = /\b(?:not|never|isn't|cannot|can't|neither|nor)\b/i;
+const hedge =
+  /\b(?:not|never|isn't|cannot|can't|neither|nor|either|between|at (?:most|least)|(?:greater|less|more|fewer|larger|smaller|bigger) than)\b/i;
+const condition = /^\s*,?\s*(?:if|unless|or)\b/;
 const joins = /^\s*(?:,|and|or|, ?and|, ?or|\/)\s*$/;
 
 /** What the rest of an announcing sentence names: its formulas as long as they are joined, or its beginning. */
 function fromSentence(announced: string): string {
-  const sentence = announced.replace(/\*\*|__/g, '').replace(/[\s.]+$/, '');
+  const plain = announced.replace(/\*\*|__/g, '').replace(/[\s.]+$/, '');
+  const sentence = plain.includes('(') ? plain : plain.replace(/\)$/, '');
   const found = [...sentence.matchAll(formula)];
   const [first] = found;
   if (first === undefined) return leadingValue(sentence);
   const before = sentence.slice(0, first.index);
-  if (negation.test(before)) return sentence;
+  if (hedge.test(before)) return sentence;
   // "The answer is 7, since $2^3 = 8$": the value stands before the first formula.
   if (/^[\s$]*[-−(]?\d/.test(before)) return leadingValue(sentence);
   const parts = [formulaText(first)];
@@ -72,6 +75,9 @@ function fromSentence(announced: string): string {
     if (!joins.test(gap)) break;
     parts.push(formulaText(next));
   }
+  // "$27$ if x is even", "$27$ or perhaps 28": no answer that a gold could equal.
+  const last = found[parts.length - 1] as RegExpMatchArray;
+  if (condition.test(sentence.slice((last.index ?? 0) + last[0].length))) return sentence;
   return parts.join(', ');
 }
 

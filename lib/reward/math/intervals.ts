@@ -65,12 +65,13 @@ function collect(node: Node, budget: Budget): Piece[] | undefined {
   }
 }
 
-/** "x < 1 or x > 3" is a union; "x > 1 and x < 3", or with a comma, an intersection unless that is empty. */
+/** "x < 1 or x > 3" is a union, "x > 1 and x < 3" an intersection, and a comma either, whichever is not empty. */
 function joined(node: Node & { kind: 'list' }, budget: Budget): Piece[] | undefined {
   const parts = node.items.map((inner) => collect(inner, budget));
   if (!parts.every((part) => part !== undefined)) return undefined;
   const common = node.joiner === 'or' ? [] : parts.reduce(intersect);
-  return common.length > 0 ? common : parts.flat();
+  if (common.length > 0) return common;
+  return node.joiner === 'and' ? undefined : parts.flat();
 }
 
 function intersect(a: Piece[], b: Piece[]): Piece[] {
@@ -90,23 +91,24 @@ function all(parts: (Piece[] | undefined)[]): Piece[] | undefined {
   return parts.every((part) => part !== undefined) ? (parts as Piece[][]).flat() : undefined;
 }
 
-/** ℝ∖{a, b}: the pieces between the points. */
+/** What of one region does not belong to the other: ℝ∖{a, b}, ℝ∖[a, b). */
 function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined {
-  const whole = collect(from, budget)?.[0];
-  if (whole === undefined || whole.low !== Number.NEGATIVE_INFINITY || whole.high !== Number.POSITIVE_INFINITY) {
-    return undefined;
-  }
-  const points = removed.kind === 'set' ? removed.items : [removed];
-  const ends = points.map((point) => piece(point, point, true, true, budget));
-  if (!ends.every((end) => end !== undefined)) return undefined;
-  const sorted = [...(ends as Piece[])].sort((a, b) => a.low - b.low).map((end) => end.from);
-  const borders = [minusInfinity, ...sorted, infinity];
-  return all(
-    borders.slice(1).map((to, i) => {
-      const own = piece(borders[i] as Node, to, false, false, budget);
-      return own === undefined ? undefined : [own];
-    }),
-  );
+  const whole = collect(from, budget);
+  const hole = isExpression(removed) ? collect({ kind: 'set', items: [removed] }, budget) : collect(removed, budget);
+  if (whole === undefined || hole === undefined) return undefined;
+  const holes = merge(hole);
+  const gaps = [...holes, undefined].map((next, i): Piece => {
+    const last = holes[i - 1];
+    return {
+      from: last?.to ?? minusInfinity,
+      low: last?.high ?? Number.NEGATIVE_INFINITY,
+      fromClosed: last !== undefined && !last.toClosed,
+      to: next?.from ?? infinity,
+      high: next?.low ?? Number.POSITIVE_INFINITY,
+      toClosed: next !== undefined && !next.fromClosed,
+    };
+  });
+  return intersect(whole, gaps);
 }
 
 /** x > 2, 2 < x, 1 < x ≤ 3, their mirror images and x ≠ 2. */

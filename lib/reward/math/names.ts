@@ -4,7 +4,7 @@ const wordsOf = (text: string) => new Set(text.split(' '));
 
 export const functionNames = wordsOf(
   'sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth sech csch arcsinh arccosh arctanh ' +
-    'ln log lg exp',
+    'ln log lg exp cis',
 );
 
 export const greekLetters = wordsOf(
@@ -29,7 +29,7 @@ export const decorations = wordsOf(
 export const silentCommands = wordsOf('angle triangle measuredangle mathop mathord mathbin mathrel mathopen mathclose');
 
 const commandsThatStart = wordsOf(
-  'frac dfrac tfrac cfrac binom dbinom tbinom sqrt pi infty imath begin lfloor lceil lvert langle gcd lcm max min',
+  'frac dfrac tfrac cfrac binom dbinom tbinom sqrt pi infty imath begin lfloor lceil lvert langle gcd lcm max min sum prod',
 );
 
 /** Whether a command begins a factor, so that it may stand behind another one without a sign. */

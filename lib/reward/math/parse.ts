@@ -31,7 +31,7 @@ export function readAll(reader: Reader): Node {
 
 /** P(A | B) = 1/3: the left side is no expression, but it is a name if it has no digits. */
 function readNamed(text: string, options: ReaderOptions): Node | undefined {
-  const [left, right, ...more] = text.split('=');
+  const [left, right, ...more] = text.replace(/\\lim\s*_\s*\{[^{}]*\}/, '').split('=');
   if (left === undefined || right === undefined || more.length > 0) return undefined;
   if (
     !/[a-zA-Z]/.test(left) ||
@@ -75,10 +75,12 @@ export function readItems(reader: Reader): { items: Node[]; joiner: Joiner } {
 const separators =
   /\s*(?:,|;|\\(?:text|mathrm|textbf|textrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|\\(?:land|lor|wedge|vee)(?![a-zA-Z])|(?:and|or)(?![a-zA-Z]))/y;
 
+const separatorsOutside = new RegExp(`${separators.source}|\\s*\\\\\\\\`, 'y');
+
 function readSeparator(reader: Reader): Joiner | undefined {
   let joiner: Joiner | undefined;
   for (;;) {
-    const separator = reader.take(separators);
+    const separator = reader.take(reader.brackets === 0 ? separatorsOutside : separators);
     if (separator === undefined) return joiner;
     if (/or|vee/.test(separator.replace('textor', ''))) joiner = 'or';
     else if (/and|wedge/.test(separator)) joiner = 'and';
@@ -98,19 +100,21 @@ const relations: Record<string, Relation> = {
   '\\le': '<=',
   '\\leq': '<=',
   '\\leqslant': '<=',
+  '\\leqq': '<=',
   '>=': '>=',
   '\\ge': '>=',
   '\\geq': '>=',
   '\\geqslant': '>=',
+  '\\geqq': '>=',
   '!=': '!=',
   '\\ne': '!=',
   '\\neq': '!=',
 };
 const relationSign =
-  /\s*(?:\\(?:approx|simeq|leqslant|geqslant|leq|geq|neq|le|ge|ne|lt|gt)(?![a-zA-Z])|<=|>=|!=|=|<|>)/y;
+  /\s*(?:\\(?:approx|simeq|leqslant|geqslant|leqq|geqq|leq|geq|neq|le|ge|ne|lt|gt)(?![a-zA-Z])|<=|>=|!=|=|<|>)/y;
 
 export function readRelation(reader: Reader): Node {
-  reader.take(/\s*(?:[a-zA-Z]|\\[a-z]+)\s*\\in(?![a-zA-Z])/y);
+  reader.take(/\s*(?:[a-zA-Z]|\\[a-z]+|\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))\s*\\in(?![a-zA-Z])/y);
   const sides = [readUnion(reader)];
   const operators: Relation[] = [];
   for (;;) {

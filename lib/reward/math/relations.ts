@@ -48,8 +48,13 @@ export function isEquation(node: Node): node is RelationNode {
 export function valueNamed(node: Node): Node | undefined {
   if (!isEquation(node)) return undefined;
   const [left, right] = node.sides as [Node, Node];
-  if (isName(left)) return right;
-  return isName(right) ? left : undefined;
+  if (isName(left) && !isOwnValue(left, right)) return right;
+  return isName(right) && !isOwnValue(right, left) ? left : undefined;
+}
+
+/** x = 2x³ − 1 is an equation for x, and names nothing. */
+function isOwnValue(name: Node, value: Node): boolean {
+  return name.kind === 'variable' && someNode(value, (inner) => inner.kind === 'variable' && inner.name === name.name);
 }
 
 const nameKinds = new Set<Node['kind']>([
@@ -86,6 +91,8 @@ const isNumber = (node: Node) => isExpression(node) && !someNode(node, (inner) =
 export function sameEquation(gold: RelationNode, response: RelationNode, budget: Budget): boolean {
   const [gl, gr] = gold.sides as [Node, Node];
   const [rl, rr] = response.sides as [Node, Node];
+  // x = 7/3 and x = 2.333333: where the names agree the values are compared as values.
+  if (isName(gl) && isName(rl) && sameAnswer(gl, rl, budget) && sameAnswer(gr, rr, budget)) return true;
   if (![gl, gr, rl, rr].every(isExpression)) {
     return (
       (sameAnswer(gl, rl, budget) && sameAnswer(gr, rr, budget)) ||

@@ -26,3 +26,11 @@ export function isUnitPhrase(words: string): boolean {
   const letters = words.replace(/\^\s*-?\s*\d|(?<=[a-zA-Z])-?\d(?!\d)/g, '');
   return words.length <= 60 && !noUnits.test(words) && !/[\d=<>,;:+!?]/.test(letters);
 }
+
+/** "5 m" beside a gold of `5\text{ m}` or `5\text{ meters}`: there the letter is the unit, and no variable. */
+export function withUnitOf(gold: string, response: string): string {
+  const unit = /\\(?:text|textrm|mathrm)\s*\{\s*([a-zA-Z]+)\s*\}$/.exec(gold)?.[1] ?? '';
+  if (unit.length !== 1 && unit.length < 4) return response;
+  const letter = unit.slice(0, 1);
+  return response.replace(/(?<=[\d}])\s*([a-zA-Z])$/, (whole, own) => (own === letter ? `\\text{${own}}` : whole));
+}

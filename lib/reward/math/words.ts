@@ -28,9 +28,10 @@ export function choiceOf(response: string): string | undefined {
 
 const markup = String.raw`(?:\*\*|__|\$|\\text(?:bf)?\{|\\mathrm\{|\\\()*`;
 const named = new RegExp(
-  String.raw`\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)(?: choice)?(?: is| would be|:)*:? ?${markup} ?\(?([A-J])\)?(?![a-zA-Z'])`,
+  String.raw`\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)(?: choice)?(?: is| would be|:| therefore| thus| hence| then)*:? ?${markup} ?\(?([A-J])\)?(?![a-zA-Z'])`,
   'g',
 );
+const declared = /(?:^|[\s(*])([A-J])[)*]* is (?:the )?(?:correct|right)(?: answer| option| choice)?(?=[\s.!*]|$)/g;
 const alternative = new RegExp(
   String.raw`^[}*$\s)]*(?:,|or|and|/)\s*${markup}(?:[Oo]ption )?\(?([A-J])\)?(?![a-zA-Z'])`,
 );
@@ -39,6 +40,7 @@ const alternative = new RegExp(
 export function namedOption(text: string): string | undefined {
   const lastLine = text.trimEnd().slice(-1_000).split('\n').at(-1) ?? '';
   const letters = new Set<string>();
+  for (const match of lastLine.matchAll(declared)) letters.add(match[1] as string);
   for (const match of lastLine.matchAll(named)) {
     letters.add(match[1] as string);
     const other = alternative.exec(lastLine.slice(match.index + match[0].length))?.[1];
