@@ -23,11 +23,13 @@ export function verifyAsArcher({ response, groundTruth }: RewardInput, budget: B
   }
   const golds = (Array.isArray(groundTruth) ? groundTruth : [groundTruth]).filter((gold) => gold.length <= maxAnswer);
   try {
-    const isEqual = (gold: string) =>
-      answer !== undefined &&
-      gold.trim() !== '' &&
-      (forMath(gold) === forMath(answer) || sameToGrader(gold, answer, budget));
-    const isRight = golds.some((gold) => isEqual(findBoxes(gold).boxes.at(-1)?.content ?? gold) || gold === found);
+    const isRight = golds
+      .filter((gold) => gold.trim() !== '')
+      .some((gold) => {
+        const truth = findBoxes(gold).boxes.at(-1)?.content ?? gold;
+        if (gold === found) return true;
+        return answer !== undefined && (forMath(truth) === forMath(answer) || sameToGrader(truth, answer, budget));
+      });
     return { score: isRight ? 1 : 0, outcome: isRight ? 'ok' : 'wrong', extracted };
   } catch (error) {
     if (!(error instanceof BoundError)) throw error;

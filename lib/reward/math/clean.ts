@@ -76,7 +76,7 @@ function binomials(text: string): string {
 
 /** Layout only: sizing, spacing, colours and currency. */
 export function clean(text: string): string {
-  return binomials(text)
+  return binomials(text.replace(/\s+/g, ' '))
     .replace(/\\(?:R(?![a-zA-Z])|Bbb\s*(?:\{\s*R\s*\}|R))/g, '\\mathbb{R}')
     .replace(/^\s*\\text\s*\{(?![^{}]*\b(?:not|or|no)\b)[^{}]*(?:\bis|:|=)\s*\}/i, ' ')
     .replace(/\\(?:therefore|checkmark|quad|qquad)(?![a-zA-Z])/g, ' ')

@@ -22,6 +22,9 @@ import {
 } from '../rational.js';
 import type { Node } from './node.js';
 
+/** Of an exact root; beyond it Newton's iteration takes many steps. */
+const maxDegree = 64;
+
 /** The exact rational value; undefined if there is none (variables, surds, π) or if it is not seen to be rational. */
 export function exactValue(node: Node, budget: Budget): Rational | undefined {
   const value = exact(node, budget);
@@ -55,7 +58,9 @@ function exact(node: Node, budget: Budget): Rational | undefined {
       return exactValue(node.of, budget);
     case 'root': {
       const of = exactValue(node.of, budget);
-      return of === undefined || node.degree < 1 || of.n < 0n ? undefined : nthRoot(of, node.degree);
+      return of === undefined || node.degree < 1 || node.degree > maxDegree || of.n < 0n
+        ? undefined
+        : nthRoot(of, node.degree);
     }
     case 'power':
       return exactPower(node.base, node.exponent, budget);
@@ -87,7 +92,7 @@ function exactPower(baseNode: Node, exponentNode: Node, budget: Budget): Rationa
   const base = exactValue(baseNode, budget);
   if (base === undefined || exponent === undefined) return undefined;
   if (isInteger(exponent)) return power(base, exponent.n);
-  if (exponent.d > 100n || base.n < 0n) return undefined;
+  if (exponent.d > maxDegree || base.n < 0n) return undefined;
   const root = nthRoot(base, Number(exponent.d));
   return root === undefined ? undefined : power(root, exponent.n);
 }

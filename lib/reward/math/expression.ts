@@ -38,16 +38,18 @@ export function readProduct(reader: Reader): Node {
     if (reader.take(/\s*(?:\\(?:cdot|times|ast)(?![a-zA-Z])|\*(?!\*))/y)) {
       left = times(left, readSigned(reader));
     } else if (reader.take(/\s*(?:\/|\\div(?![a-zA-Z])|\\slash(?![a-zA-Z]))/y)) {
+      reader.deepen();
       const under = readSigned(reader);
       // 60 km/h: behind a unit everything is unit.
       if (left.kind !== 'text' && !isUnit(under)) left = { kind: 'quotient', over: left, under };
     } else if (
       reader.take(/\s*\\?%|\s*\\?percent(?:age)?(?![a-zA-Z])|\s*\\(?:text|mathrm)\s*\{\s*(?:percent|\\?%)\s*\}/y)
     ) {
+      reader.deepen();
       left = { kind: 'percent', of: left };
     } else if (startsHere(reader)) {
       // Two numbers side by side ("12 13") are not a product.
-      if (left.kind === 'number' && reader.peek(/ *\d/y)) throw new ParseFailure();
+      if (left.kind === 'number' && reader.peek(/ *\.?\d/y)) throw new ParseFailure();
       const from = reader.at;
       const factor = readPower(reader);
       left = isMixedPart(reader, left, factor, from) ? { kind: 'sum', terms: [left, factor] } : times(left, factor);
@@ -105,7 +107,7 @@ const degreeMark = /\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})(?:\s*[CF](?!
 export function readPower(reader: Reader): Node {
   return reader.nested(() => {
     let base = readAtom(reader);
-    for (;;) {
+    for (; ; reader.deepen()) {
       if (reader.take(degreeMark)) {
         if (base.kind !== 'text') base = { kind: 'degrees', of: base };
       } else if (reader.take(/\s*\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))/y)) {
@@ -162,7 +164,7 @@ export function readAtom(reader: Reader): Node {
   const character = reader.next();
   reader.budget.spend();
   if (character === undefined) throw new ParseFailure();
-  const digits = reader.take(/(?=[0-9A-Fa-f]*\d)[0-9A-Fa-f]*[A-Fa-f][0-9A-Fa-f]*(?= ?_)|[A-F]{2,}(?= ?_)/y);
+  const digits = readHexadecimal(reader);
   if (digits !== undefined) return { kind: 'text', text: digits, unit: false };
   if (/[\d.]/.test(character)) return readNumber(reader);
   if (character === '(' || character === '[') return readBracket(reader, character);
@@ -171,6 +173,16 @@ export function readAtom(reader: Reader): Node {
   if (/[a-zA-Z]/.test(character)) return readLetters(reader);
   if (character === '\\') return readCommand(reader);
   throw new ParseFailure();
+}
+
+/** 1A or BAD before the subscript of a base. */
+function readHexadecimal(reader: Reader): string | undefined {
+  const run = /[\dA-Fa-f]{2,64}(?= ?_)/y;
+  run.lastIndex = reader.at;
+  const digits = run.exec(reader.text)?.[0];
+  if (digits === undefined || /^\d+$/.test(digits) || !/\d|^[A-F]+$/.test(digits)) return undefined;
+  reader.at += digits.length;
+  return digits;
 }
 
 function readBracket(reader: Reader, open: '(' | '['): Node {

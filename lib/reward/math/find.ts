@@ -94,10 +94,18 @@ function leadingValue(sentence: string): string {
   );
 }
 
-// A number with what belongs to it: 4:45 p.m., 3/8, 25π/4, 2√3, 35 %, (3, −1), \frac{3}{8}.
-const atom = String.raw`(?:\d+(?:[.,]\d+)*|π|√ ?\d+|∞|\\pi(?![a-zA-Z])|\\infty|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\})`;
-const value = String.raw`[-−+]?(?:${atom})+(?: ?[/:^] ?${atom})*(?: ?\\?%| ?[ap]\.?m\b\.?)?`;
-const bareValue = new RegExp(String.raw`[([]\s*${value}\s*(?:,\s*${value}\s*){1,4}[)\]]|${value}`, 'gi');
+// A number with what belongs to it: 4:45 p.m., 3/8, 25π/4, 2√3, 35 %, \frac{3}{8}; or a pair or more of them: (3, −1).
+// No digit follows a digit's atom and no comma stands in a tuple's number, so that there is one way to read each.
+const symbols = String.raw`π|√ ?\d+|∞|\\pi(?![a-zA-Z])|\\infty|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}`;
+const valueWith = (number: string) => {
+  const atom = String.raw`(?:(?<!\d)${number}|${symbols})`;
+  return `[-−+]?${atom}+(?: ?[/:^] ?${atom})*`;
+};
+const inTuple = valueWith(String.raw`\d+(?:\.\d+)?`);
+const bareValue = new RegExp(
+  String.raw`[([] ?${inTuple}(?:, ?${inTuple}){1,4} ?[)\]]|${valueWith(String.raw`\d+(?:[.,]\d+)*`)}(?: ?\\?%| ?[ap]\.?m\b\.?)?`,
+  'gi',
+);
 const lastFormula =
   /\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(([^\\]*(?:\\(?!\))[^\\]*)*)\\\)|\\\[([^\\]*(?:\\(?!\])[^\\]*)*)\\\]/g;
 

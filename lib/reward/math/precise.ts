@@ -87,8 +87,14 @@ function combine(
   at: (node: Node) => Precise | undefined,
   operation: (a: Precise, b: Precise) => Precise,
 ): Precise | undefined {
-  const values = nodes.map(at);
-  return values.every((value) => value !== undefined) ? values.reduce(operation) : undefined;
+  let result: Precise | undefined;
+  for (const node of nodes) {
+    const value = at(node);
+    if (value === undefined) return undefined;
+    result = result === undefined ? value : operation(result, value);
+    if (bitLength(result.value) > maxValueBits) return undefined;
+  }
+  return result;
 }
 
 function times(a: Precise, b: Precise): Precise {
@@ -133,11 +139,13 @@ function power(
   const exponent = exactValue(node.exponent, budget);
   if (base === undefined) return undefined;
   if (exponent === undefined || absolute(exponent.n) > 64n || exponent.d > 12n) {
+    budget.spend(80);
     const [logarithm, of] = [naturalLogarithm(base), at(node.exponent)];
     return logarithm && of && exponential(times(logarithm, of));
   }
   const part = exponent.d === 1n ? base : root(base, Number(exponent.d));
   if (part === undefined) return undefined;
+  budget.spend(Number(absolute(exponent.n)) >> 2);
   let result = exactly(unit);
   for (let i = absolute(exponent.n); i > 0n; i -= 1n) {
     result = times(result, part);

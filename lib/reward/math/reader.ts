@@ -6,7 +6,8 @@ import { BoundError, type Budget } from '../rational.js';
 /** What is not understood: the answer becomes an opaque node. */
 export class ParseFailure extends Error {}
 
-const maxDepth = 60;
+/** A pair of brackets is three to five deep. */
+const maxDepth = 160;
 
 export interface ReaderOptions {
   budget: Budget;
@@ -59,12 +60,18 @@ export class Reader {
   }
 
   nested<T>(read: () => T): T {
+    const depth = this.#depth;
+    this.deepen();
+    const result = read();
+    this.#depth = depth;
+    return result;
+  }
+
+  /** One level more, until the enclosing `nested` ends: 5!!!! and 1/2/3/4 are nested too. */
+  deepen(): void {
     this.budget.spend();
     this.#depth += 1;
     if (this.#depth > maxDepth) throw new BoundError(`the answer is nested more than ${maxDepth} deep`);
-    const result = read();
-    this.#depth -= 1;
-    return result;
   }
 
   /** Inside ( [ \{, where | opens anew. */
