@@ -76,46 +76,49 @@ function binomials(text: string): string {
 
 /** Layout only: sizing, spacing, colours and currency. */
 export function clean(text: string): string {
-  return binomials(text.replace(/\s+/g, ' '))
-    .replace(/\\(?:R(?![a-zA-Z])|Bbb\s*(?:\{\s*R\s*\}|R))/g, '\\mathbb{R}')
-    .replace(/^\s*\\text\s*\{(?![^{}]*\b(?:not|or|no)\b)[^{}]*(?:\bis|:|=)\s*\}/i, ' ')
-    .replace(/\\(?:therefore|checkmark|quad|qquad)(?![a-zA-Z])/g, ' ')
-    .replace(/,\s*\\!\s*/g, ',')
-    .replace(/([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])/gu, (_, root, of) =>
-      root === '√' ? `\\sqrt{${of}}` : `\\sqrt[3]{${of}}`,
-    )
-    .replaceAll('∛', '\\sqrt[3] ')
-    .replaceAll('√', '\\sqrt ')
-    .replace(/[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu, raised)
-    .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, lowered)
-    .replace(characterPattern, (character) => characters[character] ?? character)
-    .replace(/\\text\s*\{\s*\^\\circ\s*\}|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))/g, '^\\circ ')
-    .replace(/(?<=[\dA-F)]\s*)\\text\s*\{\s*\(?\s*base\s*(\w*)\s*\)?\s*\}\s*(\d*)/g, (_, a, b) => `_{${a}${b}}`)
-    .replace(/\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?/g, ' ')
-    .replace(
-      /\\(?:displaystyle|textstyle|scriptstyle|limits|tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![a-zA-Z])/g,
-      ' ',
-    )
-    .replace(/\\(?:color|textcolor|colorbox)\s*\{[^{}]*\}/g, ' ')
-    .replace(/\\(?:phantom|hspace|vspace)\s*\{[^{}]*\}/g, ' ')
-    .replace(/\\(?:quad|qquad|thinspace|enspace|nobreakspace)(?![a-zA-Z])/g, ' ')
-    .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
-    .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
-    .replace(/\\(?:mathbin|mathrel)\s*\{\s*:\s*\}|\\colon(?![a-zA-Z])|\{:\}/g, ':')
-    .replace(/\\text\s*\{\s*([,;])\s*\}/g, '$1')
-    .replace(/\b([sS]q|[cC]u)\.(?=\s)/g, '$1')
-    .replace(/\{\s*([=<>+-])\s*\}/g, '$1')
-    .replace(/\\not\s*(?:=|\\eq(?![a-zA-Z]))/g, '\\ne ')
-    .replace(/\\(?:lbrack|lparen)(?![a-zA-Z])/g, (command) => (command === '\\lparen' ? '(' : '['))
-    .replace(/\\(?:rbrack|rparen)(?![a-zA-Z])/g, (command) => (command === '\\rparen' ? ')' : ']'))
-    .replace(/(?<=[)\]}]\s*)U(?=\s*[([\\])/g, '\\cup ')
-    .replace(/(?<=\d)\s*[xX]\s*(?=10\s*\^)/g, '\\times ')
-    .replace(plainUnits, (unit) => `\\text{ ${unit.replace(/[{}]/g, '')}}`)
-    .replace(/\\\$|[$€£¥₹₩¢]|\\(?:pounds|euro|textdollar)(?![a-zA-Z])/g, ' ')
-    .replace(/(^|[^\\])((?:\\\\)*)\\[()[\]]/g, '$1$2 ')
-    .replace(/\\text\s*\{\s*\.?\s*\}/g, ' ')
-    .replace(/[~\s\u00a0\u2009\u202f]+/g, ' ')
-    .trim();
+  return (
+    binomials(text.replace(/\s+/g, ' '))
+      .replace(/\\(?:R(?![a-zA-Z])|Bbb\s*(?:\{\s*R\s*\}|R))/g, '\\mathbb{R}')
+      .replace(/^\s*\\text\s*\{(?![^{}]*\b(?:not|or|no)\b)[^{}]*(?:\bis|:|=)\s*\}/i, ' ')
+      .replace(/\\(?:therefore|checkmark)(?![a-zA-Z])/g, ' ')
+      .replace(/,\s*\\!\s*/g, ',')
+      .replace(/([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])/gu, (_, root, of) =>
+        root === '√' ? `\\sqrt{${of}}` : `\\sqrt[3]{${of}}`,
+      )
+      .replaceAll('∛', '\\sqrt[3] ')
+      .replaceAll('√', '\\sqrt ')
+      .replace(/[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu, raised)
+      .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, lowered)
+      .replace(characterPattern, (character) => characters[character] ?? character)
+      .replace(/\\text\s*\{\s*\^\\circ\s*\}|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))/g, '^\\circ ')
+      .replace(/(?<=[\dA-F)]\s*)\\text\s*\{\s*\(?\s*base\s*(\w*)\s*\)?\s*\}\s*(\d*)/g, (_, a, b) => `_{${a}${b}}`)
+      .replace(/\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?/g, ' ')
+      .replace(
+        /\\(?:displaystyle|textstyle|scriptstyle|limits|tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![a-zA-Z])/g,
+        ' ',
+      )
+      .replace(/\\(?:color|textcolor|colorbox)\s*\{[^{}]*\}/g, ' ')
+      .replace(/\\(?:phantom|hspace|vspace)\s*\{[^{}]*\}/g, ' ')
+      .replace(/\\(?:quad|qquad|thinspace|enspace|nobreakspace)(?![a-zA-Z])/g, ' ')
+      // Twice, because two in a row share the character between them.
+      .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
+      .replace(/(^|[^\\])((?:\\\\)*)\\[,!;: ]/g, '$1$2 ')
+      .replace(/\\(?:mathbin|mathrel)\s*\{\s*:\s*\}|\\colon(?![a-zA-Z])|\{:\}/g, ':')
+      .replace(/\\text\s*\{\s*([,;])\s*\}/g, '$1')
+      .replace(/\b([sS]q|[cC]u)\.(?=\s)/g, '$1')
+      .replace(/\{\s*([=<>+-])\s*\}/g, '$1')
+      .replace(/\\not\s*(?:=|\\eq(?![a-zA-Z]))/g, '\\ne ')
+      .replace(/\\(?:lbrack|lparen)(?![a-zA-Z])/g, (command) => (command === '\\lparen' ? '(' : '['))
+      .replace(/\\(?:rbrack|rparen)(?![a-zA-Z])/g, (command) => (command === '\\rparen' ? ')' : ']'))
+      .replace(/(?<=[)\]}]\s*)U(?=\s*[([\\])/g, '\\cup ')
+      .replace(/(?<=\d)\s*[xX]\s*(?=10\s*\^)/g, '\\times ')
+      .replace(plainUnits, (unit) => `\\text{ ${unit.replace(/[{}]/g, '')}}`)
+      .replace(/\\\$|[$€£¥₹₩¢]|\\(?:pounds|euro|textdollar)(?![a-zA-Z])/g, ' ')
+      .replace(/(^|[^\\])((?:\\\\)*)\\[()[\]]/g, '$1$2 ')
+      .replace(/\\text\s*\{\s*\.?\s*\}/g, ' ')
+      .replace(/[~\s\u00a0\u2009\u202f]+/g, ' ')
+      .trim()
+  );
 }
 
 /** Without fonts, braces, spaces and a final full stop, in lower case: how words are compared. */

@@ -154,7 +154,8 @@ function readUpright(reader: Reader, raw: string): Node {
   if (functionNames.has(words)) return readCall(reader, words);
   if (/^(?:gcd|lcm|max|min)$/.test(words)) return readManyCall(reader, words);
   if (/^infinity$/i.test(words)) return symbols.infty as Node;
-  if (/^[ieT]$/.test(words) || !/[a-zA-Z]/.test(words.replace(/\b(?:and|or)\b/g, ''))) return reader.inner(raw, readAll);
+  if (/^[ieT]$/.test(words) || !/[a-zA-Z]/.test(words.replace(/\b(?:and|or)\b/g, '')))
+    return reader.inner(raw, readAll);
   const value = /^\s*([-+]?\d[\d,.]*)\s*([a-zA-Z].*)?$/.exec(words);
   if (value !== null && isUnitPhrase(value[2] ?? '')) return reader.inner(value[1] as string, readAll);
   return { kind: 'text', text: asWords(raw), unit: isUnitPhrase(words) };
