@@ -150,7 +150,7 @@ function integerRoot(a: bigint, degree: number): bigint | undefined {
   return x ** k === a ? x : undefined;
 }
 
-function gcd(a: bigint, b: bigint): bigint {
+export function gcd(a: bigint, b: bigint): bigint {
   while (b !== 0n) [a, b] = [b, a % b];
   return a === 0n ? 1n : a;
 }

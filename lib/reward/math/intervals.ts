@@ -1,7 +1,7 @@
 // Subsets of the real line as sorted, disjoint pieces, so that unions are compared as sets.
 
 import type { Budget } from '../rational.js';
-import { approximateValue } from './evaluate.js';
+import { approximateValue, nowhere } from './approximate.js';
 import { isExpression, type Node } from './node.js';
 
 export interface Piece {
@@ -17,9 +17,9 @@ export interface Piece {
 const infinity: Node = { kind: 'constant', name: 'infinity' };
 const minusInfinity: Node = { kind: 'negative', of: infinity };
 
-/** Undefined if the node is no subset of the real line. `relations`: also read x > 2 and 1 < x ≤ 3. */
-export function asPieces(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
-  const pieces = collect(node, budget, relations);
+/** Undefined if the node is no subset of the real line; x > 2 and 1 < x ≤ 3 are. */
+export function asPieces(node: Node, budget: Budget): Piece[] | undefined {
+  const pieces = collect(node, budget);
   return pieces === undefined ? undefined : merge(pieces);
 }
 
@@ -38,7 +38,7 @@ export function samePieces(a: Piece[], b: Piece[], sameEnd: (a: Node, b: Node) =
   );
 }
 
-function collect(node: Node, budget: Budget, relations: boolean): Piece[] | undefined {
+function collect(node: Node, budget: Budget): Piece[] | undefined {
   switch (node.kind) {
     case 'reals':
       return [piece(minusInfinity, infinity, false, false, budget) as Piece];
@@ -53,40 +53,70 @@ function collect(node: Node, budget: Budget, relations: boolean): Piece[] | unde
       return points.every((point) => point !== undefined) ? (points as Piece[]) : undefined;
     }
     case 'union':
-      return all(node.pieces.map((inner) => collect(inner, budget, relations)));
+      return all(node.pieces.map((inner) => collect(inner, budget)));
     case 'list':
-      return relations ? all(node.items.map((inner) => collect(inner, budget, relations))) : undefined;
+      return node.items.every((item) => item.kind === 'relation') ? joined(node, budget) : undefined;
     case 'without':
       return without(node.from, node.removed, budget);
     case 'relation':
-      return relations ? fromRelation(node, budget) : undefined;
+      return fromRelation(node, budget);
     default:
       return undefined;
   }
+}
+
+/** "x < 1 or x > 3" is a union, "x > 1 and x < 3" an intersection, and a comma either, whichever is not empty. */
+function joined(node: Node & { kind: 'list' }, budget: Budget): Piece[] | undefined {
+  const parts = node.items.map((inner) => collect(inner, budget));
+  if (!parts.every((part) => part !== undefined)) return undefined;
+  const common = node.joiner === 'or' ? [] : parts.reduce(intersect);
+  if (common.length > 0) return common;
+  return node.joiner === 'and' ? undefined : parts.flat();
+}
+
+function intersect(a: Piece[], b: Piece[]): Piece[] {
+  return a.flatMap((left) =>
+    b.flatMap((right) => {
+      const later = left.low > right.low || (left.low === right.low && right.fromClosed) ? left : right;
+      const earlier = left.high < right.high || (left.high === right.high && right.toClosed) ? left : right;
+      const { from, low, fromClosed } = later;
+      const { to, high, toClosed } = earlier;
+      const isEmpty = low > high || (low === high && !(fromClosed && toClosed));
+      return isEmpty ? [] : [{ from, to, low, high, fromClosed, toClosed }];
+    }),
+  );
 }
 
 function all(parts: (Piece[] | undefined)[]): Piece[] | undefined {
   return parts.every((part) => part !== undefined) ? (parts as Piece[][]).flat() : undefined;
 }
 
-/** ℝ∖{a, b}: the pieces between the points. */
+/** What of one region does not belong to the other: ℝ∖{a, b}, ℝ∖[a, b). */
 function without(from: Node, removed: Node, budget: Budget): Piece[] | undefined {
-  if (from.kind !== 'reals') return undefined;
-  const points = removed.kind === 'set' ? removed.items : [removed];
-  const ends = points.map((point) => piece(point, point, true, true, budget));
-  if (!ends.every((end) => end !== undefined)) return undefined;
-  const sorted = [...(ends as Piece[])].sort((a, b) => a.low - b.low).map((end) => end.from);
-  const borders = [minusInfinity, ...sorted, infinity];
-  return all(
-    borders.slice(1).map((to, i) => {
-      const own = piece(borders[i] as Node, to, false, false, budget);
-      return own === undefined ? undefined : [own];
-    }),
-  );
+  const whole = collect(from, budget);
+  const hole = isExpression(removed) ? collect({ kind: 'set', items: [removed] }, budget) : collect(removed, budget);
+  if (whole === undefined || hole === undefined) return undefined;
+  const holes = merge(hole);
+  const gaps = [...holes, undefined].map((next, i): Piece => {
+    const last = holes[i - 1];
+    return {
+      from: last?.to ?? minusInfinity,
+      low: last?.high ?? Number.NEGATIVE_INFINITY,
+      fromClosed: last !== undefined && !last.toClosed,
+      to: next?.from ?? infinity,
+      high: next?.low ?? Number.POSITIVE_INFINITY,
+      toClosed: next !== undefined && !next.fromClosed,
+    };
+  });
+  return intersect(whole, gaps);
 }
 
-/** x > 2, 2 < x, 1 < x ≤ 3 and their mirror images. */
+/** x > 2, 2 < x, 1 < x ≤ 3, their mirror images and x ≠ 2. */
 function fromRelation(node: Node & { kind: 'relation' }, budget: Budget): Piece[] | undefined {
+  if (node.operators[0] === '!=') {
+    const point = node.sides.find((side) => side.kind !== 'variable');
+    return point === undefined || node.sides.length > 2 ? undefined : without({ kind: 'reals' }, point, budget);
+  }
   const leftward = node.operators.every((operator) => operator === '>' || operator === '>=');
   const rightward = node.operators.every((operator) => operator === '<' || operator === '<=');
   if (!leftward && !rightward) return undefined;
@@ -117,8 +147,8 @@ function numberOf(node: Node, budget: Budget): number {
   if (node.kind === 'negative' && node.of.kind === 'constant' && node.of.name === 'infinity')
     return Number.NEGATIVE_INFINITY;
   if (!isExpression(node)) return Number.NaN;
-  const value = approximateValue(node, () => Number.NaN, budget);
-  return value.im === 0 ? value.re : Number.NaN;
+  const value = approximateValue(node, nowhere, budget);
+  return value.re;
 }
 
 /** Sorted; pieces that touch or overlap become one. */

@@ -2,7 +2,11 @@
 
 import type { Rational } from '../rational.js';
 
-export type Relation = '=' | '<' | '<=' | '>' | '>=' | '!=';
+/** `~` is ≈. */
+export type Relation = '=' | '~' | '<' | '<=' | '>' | '>=' | '!=';
+
+/** What stands between the items of a bare list; a word wins over commas. */
+export type Joiner = 'comma' | 'and' | 'or';
 
 export type Node =
   // expressions
@@ -23,13 +27,15 @@ export type Node =
   | { kind: 'inBase'; digits: string; base: string }
   | { kind: 'bracket'; open: '(' | '['; close: ')' | ']'; items: Node[] }
   | { kind: 'set'; items: Node[] }
-  | { kind: 'list'; items: Node[] }
+  | { kind: 'list'; items: Node[]; joiner: Joiner }
+  | { kind: 'ratio'; parts: Node[] }
   | { kind: 'union'; pieces: Node[] }
   | { kind: 'without'; from: Node; removed: Node }
   | { kind: 'reals' }
   | { kind: 'matrix'; rows: Node[][] }
   | { kind: 'relation'; sides: Node[]; operators: Relation[] }
-  | { kind: 'text'; text: string }
+  /** Words in lower case without spaces; a unit may be dropped behind a value. */
+  | { kind: 'text'; text: string; unit: boolean }
   /** Something that is not understood: equal to nothing but the same characters. */
   | { kind: 'opaque'; text: string };
 
@@ -58,6 +64,8 @@ export function childrenOf(node: Node): Node[] {
       return node.items;
     case 'union':
       return node.pieces;
+    case 'ratio':
+      return node.parts;
     case 'without':
       return [node.from, node.removed];
     case 'matrix':
@@ -67,6 +75,41 @@ export function childrenOf(node: Node): Node[] {
     default:
       return [];
   }
+}
+
+/** The same node over other children. */
+function withChildren(node: Node, map: (child: Node) => Node): Node {
+  switch (node.kind) {
+    case 'sum':
+      return { ...node, terms: node.terms.map(map) };
+    case 'product':
+      return { ...node, factors: node.factors.map(map) };
+    case 'quotient':
+      return { ...node, over: map(node.over), under: map(node.under) };
+    case 'negative':
+    case 'root':
+    case 'degrees':
+    case 'plusMinus':
+    case 'percent':
+      return { ...node, of: map(node.of) };
+    case 'power':
+      return { ...node, base: map(node.base), exponent: map(node.exponent) };
+    case 'call':
+      return { ...node, of: map(node.of), base: node.base === undefined ? undefined : map(node.base) };
+    case 'bracket':
+    case 'set':
+    case 'list':
+      return { ...node, items: node.items.map(map) };
+    case 'relation':
+      return { ...node, sides: node.sides.map(map) };
+    default:
+      return node;
+  }
+}
+
+/** Every node replaced, from the leaves up. */
+export function mapNode(node: Node, map: (node: Node) => Node): Node {
+  return map(withChildren(node, (child) => mapNode(child, map)));
 }
 
 /** Whether any node of the tree satisfies the test. */
@@ -86,6 +129,7 @@ const structureKinds = new Set<Node['kind']>([
   'bracket',
   'set',
   'list',
+  'ratio',
   'union',
   'without',
   'reals',

@@ -1,139 +1,8 @@
-// The value of an expression: exactly, as a rational, where it has one; else as a complex double with an error bound.
+// The value of an expression at a point: a complex double with a bound on its error.
 
-import {
-  add,
-  BoundError,
-  type Budget,
-  bitLength,
-  divide,
-  isInteger,
-  maxBits,
-  multiply,
-  negate,
-  nthRoot,
-  one,
-  power,
-  type Rational,
-  rational,
-  toNumber,
-  zero,
-} from '../rational.js';
+import { type Budget, isInteger, toNumber } from '../rational.js';
+import { exactValue } from './exact.js';
 import type { Node } from './node.js';
-
-/** The exact rational value; undefined if there is none (variables, surds, π) or if it is not seen to be rational. */
-export function exactValue(node: Node, budget: Budget): Rational | undefined {
-  const value = exact(node, budget);
-  if (value !== undefined) pay(value, budget);
-  return value;
-}
-
-/** Long numbers cost more: about what multiplying and reducing them takes. */
-function pay(value: Rational, budget: Budget): void {
-  budget.spend(1 + Math.ceil((bitLength(value.n) + bitLength(value.d)) ** 2 / 2 ** 18));
-}
-
-function exact(node: Node, budget: Budget): Rational | undefined {
-  switch (node.kind) {
-    case 'number':
-      return node.value;
-    case 'sum':
-      return fold(node.terms, zero, add, budget);
-    case 'product':
-      return fold(node.factors, one, multiply, budget);
-    case 'quotient': {
-      const over = exactValue(node.over, budget);
-      const under = exactValue(node.under, budget);
-      return over === undefined || under === undefined ? undefined : divide(over, under);
-    }
-    case 'negative': {
-      const of = exactValue(node.of, budget);
-      return of === undefined ? undefined : negate(of);
-    }
-    case 'degrees':
-      return exactValue(node.of, budget);
-    case 'root': {
-      const of = exactValue(node.of, budget);
-      return of === undefined || node.degree < 1 || of.n < 0n ? undefined : nthRoot(of, node.degree);
-    }
-    case 'power':
-      return exactPower(node.base, node.exponent, budget);
-    case 'call':
-      return exactCall(node, budget);
-    default:
-      return undefined;
-  }
-}
-
-function fold(
-  nodes: Node[],
-  start: Rational,
-  combine: (a: Rational, b: Rational) => Rational,
-  budget: Budget,
-): Rational | undefined {
-  let value = start;
-  for (const node of nodes) {
-    const next = exactValue(node, budget);
-    if (next === undefined) return undefined;
-    value = combine(value, next);
-    pay(value, budget);
-  }
-  return value;
-}
-
-function exactPower(baseNode: Node, exponentNode: Node, budget: Budget): Rational | undefined {
-  const exponent = exactValue(exponentNode, budget);
-  const base = exactValue(baseNode, budget);
-  if (base === undefined || exponent === undefined) return undefined;
-  if (isInteger(exponent)) return power(base, exponent.n);
-  if (exponent.d > 100n || base.n < 0n) return undefined;
-  const root = nthRoot(base, Number(exponent.d));
-  return root === undefined ? undefined : power(root, exponent.n);
-}
-
-function exactCall(node: Node & { kind: 'call' }, budget: Budget): Rational | undefined {
-  const of = exactValue(node.of, budget);
-  if (of === undefined) return undefined;
-  switch (node.name) {
-    case 'abs':
-      return of.n < 0n ? negate(of) : of;
-    case 'floor':
-      return rational(floorOf(of));
-    case 'ceil':
-      return rational(-floorOf(negate(of)));
-    case 'factorial':
-      if (!isInteger(of) || of.n < 0n) return undefined;
-      return rational(risingProduct(1n, of.n, budget));
-    case 'binomial': {
-      const k = node.base === undefined ? undefined : exactValue(node.base, budget);
-      if (k === undefined || !isInteger(of) || !isInteger(k) || of.n < 0n || k.n < 0n) return undefined;
-      if (k.n > of.n) return zero;
-      const small = k.n * 2n > of.n ? of.n - k.n : k.n;
-      return divide(
-        rational(risingProduct(of.n - small + 1n, of.n, budget)),
-        rational(risingProduct(1n, small, budget)),
-      );
-    }
-    default:
-      return undefined;
-  }
-}
-
-function floorOf(a: Rational): bigint {
-  const quotient = a.n / a.d;
-  return a.n < 0n && a.n % a.d !== 0n ? quotient - 1n : quotient;
-}
-
-/** from · (from + 1) · … · to */
-function risingProduct(from: bigint, to: bigint, budget: Budget): bigint {
-  if (to - from > 5_000n) throw new BoundError('a factorial gets too large');
-  let product = 1n;
-  for (let i = from; i <= to; i += 1n) {
-    budget.spend();
-    product *= i;
-    if (bitLength(product) > maxBits) throw new BoundError('a factorial gets too large');
-  }
-  return product;
-}
 
 /** re + im·i, off by at most about `error`. NaN where the expression has no value. */
 export interface Approximate {
@@ -145,15 +14,30 @@ export interface Approximate {
 const epsilon = 2 ** -52;
 const undefinedValue: Approximate = { re: Number.NaN, im: 0, error: 0 };
 
-/** The value at a point; `variables` gives each name its number. */
-export function approximateValue(node: Node, variables: (name: string) => number, budget: Budget): Approximate {
+export interface Point {
+  /** The number of a variable. */
+  numberOf: (name: string) => number;
+  /** Without it an expression with a part that is not real has no value. */
+  complex: boolean;
+}
+
+/** Where there are no variables. */
+export const nowhere: Point = { numberOf: () => Number.NaN, complex: false };
+
+/** The value at a point. */
+export function approximateValue(node: Node, point: Point, budget: Budget): Approximate {
+  const value = valueAt(node, point, budget);
+  return value.im !== 0 && !point.complex ? undefinedValue : value;
+}
+
+function valueAt(node: Node, point: Point, budget: Budget): Approximate {
   budget.spend();
-  const at = (inner: Node) => approximateValue(inner, variables, budget);
+  const at = (inner: Node) => approximateValue(inner, point, budget);
   switch (node.kind) {
     case 'number':
       return real(toNumber(node.value));
     case 'variable':
-      return real(variables(node.name));
+      return real(point.numberOf(node.name));
     case 'constant':
       if (node.name === 'i') return { re: 0, im: 1, error: 0 };
       return node.name === 'infinity' ? undefinedValue : real(node.name === 'pi' ? Math.PI : Math.E);
@@ -172,7 +56,7 @@ export function approximateValue(node: Node, variables: (name: string) => number
     case 'root':
       return rootOf(at(node.of), node.degree);
     case 'power':
-      return powerOf(node, at, budget);
+      return powerOf(node, at, point.complex, budget);
     case 'call':
       return call(node, at);
     default:
@@ -208,6 +92,10 @@ function over(a: Approximate, b: Approximate): Approximate {
 function complexPower(a: Approximate, z: Approximate): Approximate {
   const modulus = size(a);
   if (modulus === 0) return z.re > 0 && z.im === 0 ? real(0) : z.re === 0 && z.im === 0 ? real(1) : undefinedValue;
+  if (a.im === 0 && z.im === 0 && Number.isInteger(z.re)) {
+    const result = a.re ** z.re;
+    return { re: result, im: 0, error: Math.abs(result) * (Math.abs(z.re) * (a.error / modulus) + 4 * epsilon) };
+  }
   const logarithm = { re: Math.log(modulus), im: Math.atan2(a.im, a.re) };
   const re = z.re * logarithm.re - z.im * logarithm.im;
   const im = z.re * logarithm.im + z.im * logarithm.re;
@@ -238,16 +126,24 @@ function rootOf(a: Approximate, degree: number): Approximate {
   return complexPower(a, real(1 / degree));
 }
 
-function powerOf(node: Node & { kind: 'power' }, at: (node: Node) => Approximate, budget: Budget): Approximate {
+function powerOf(
+  node: Node & { kind: 'power' },
+  at: (node: Node) => Approximate,
+  complex: boolean,
+  budget: Budget,
+): Approximate {
   const base = at(node.base);
-  const whole = exactValue(node.exponent, budget);
-  if (whole !== undefined && isInteger(whole) && whole.n >= -64n && whole.n <= 64n) {
-    let result = real(1);
-    for (let i = Math.abs(Number(whole.n)); i > 0; i -= 1) result = by(result, base);
-    return whole.n < 0n ? over(real(1), result) : result;
+  const exponent = exactValue(node.exponent, budget);
+  if (exponent === undefined || exponent.d > 64n || exponent.n < -64n || exponent.n > 64n) {
+    return complexPower(base, at(node.exponent));
   }
-  if (whole !== undefined && whole.d === 2n && whole.n === 1n) return rootOf(base, 2);
-  return complexPower(base, at(node.exponent));
+  // Over the reals x^{1/3} is the odd root, which negative numbers have too.
+  const isRoot = exponent.d === 2n || (exponent.d % 2n === 1n && !complex);
+  if (!isInteger(exponent) && !isRoot) return complexPower(base, at(node.exponent));
+  const root = isInteger(exponent) ? base : rootOf(base, Number(exponent.d));
+  let result = real(1);
+  for (let i = Math.abs(Number(exponent.n)); i > 0; i -= 1) result = by(result, root);
+  return exponent.n < 0n ? over(real(1), result) : result;
 }
 
 const realFunctions: Record<string, { f: (x: number) => number; slope: (x: number) => number }> = {
@@ -260,9 +156,13 @@ const realFunctions: Record<string, { f: (x: number) => number; slope: (x: numbe
   arcsin: { f: Math.asin, slope: (x) => 1 / Math.sqrt(1 - x * x) },
   arccos: { f: Math.acos, slope: (x) => 1 / Math.sqrt(1 - x * x) },
   arctan: { f: Math.atan, slope: () => 1 },
+  arccot: { f: (x) => Math.PI / 2 - Math.atan(x), slope: () => 1 },
   sinh: { f: Math.sinh, slope: Math.cosh },
   cosh: { f: Math.cosh, slope: (x) => Math.abs(Math.sinh(x)) },
   tanh: { f: Math.tanh, slope: () => 1 },
+  arcsinh: { f: Math.asinh, slope: () => 1 },
+  arccosh: { f: Math.acosh, slope: (x) => 1 / Math.sqrt(x * x - 1) },
+  arctanh: { f: Math.atanh, slope: (x) => 1 / Math.abs(1 - x * x) },
   abs: { f: Math.abs, slope: () => 1 },
   floor: { f: Math.floor, slope: () => 0 },
   ceil: { f: Math.ceil, slope: () => 0 },
@@ -270,12 +170,8 @@ const realFunctions: Record<string, { f: (x: number) => number; slope: (x: numbe
   exp: { f: Math.exp, slope: Math.exp },
 };
 
-const degreeFunctions = new Set(['sin', 'cos', 'tan', 'cot', 'sec', 'csc']);
-
 function call(node: Node & { kind: 'call' }, at: (node: Node) => Approximate): Approximate {
-  const inner = node.of.kind === 'degrees' && degreeFunctions.has(node.name);
-  let of = at(node.of);
-  if (inner) of = by(of, real(Math.PI / 180));
+  const of = at(node.of);
   if (node.name === 'abs') return { re: size(of), im: 0, error: of.error + epsilon * size(of) };
   if (of.im !== 0 || Number.isNaN(of.re)) return undefinedValue;
   if (node.name === 'log' || node.name === 'lg') {
@@ -288,6 +184,13 @@ function call(node: Node & { kind: 'call' }, at: (node: Node) => Approximate): A
     const rest = plus(plus(of, { re: -k.re, im: -k.im, error: k.error }), real(1));
     return over(gammaOf(plus(of, real(1))), by(gammaOf(plus(k, real(1))), gammaOf(rest)));
   }
+  if (node.name === 'max' || node.name === 'min') {
+    const other = node.base === undefined ? undefinedValue : at(node.base);
+    return (node.name === 'max') === of.re > other.re ? of : other;
+  }
+  // Next to a step the error decides what the value is.
+  const isStep = node.name === 'floor' || node.name === 'ceil';
+  if (isStep && Math.abs(of.re - Math.round(of.re)) <= of.error + 1e-12) return undefinedValue;
   return apply(node.name, of);
 }
 
