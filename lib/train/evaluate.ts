@@ -123,6 +123,11 @@ export function outcomeOf(answers: readonly Pick<JudgedAnswer, 'verdict' | 'vote
 // smooth.
 const responsesPerRound = 1024;
 
+/** Problems of one round at n responses each. */
+export function problemsPerRound(n: number): number {
+  return Math.max(1, Math.floor(responsesPerRound / n));
+}
+
 export interface EvaluateOptions {
   config: ResolvedConfig;
   prompts: TrainPrompt[];
@@ -140,7 +145,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Record<string,
     problems: prompts,
     ask: askEngine(engine, evaluationSampling(config), seed),
     scorer,
-    perRound: Math.max(1, Math.floor(responsesPerRound / config.val.n)),
+    perRound: problemsPerRound(config.val.n),
     signal,
     onProgress: (done) => onProgress?.(done, prompts.length),
   });
