@@ -32,15 +32,17 @@ export function mean(values: ArrayLike<number>): number {
   return sum / values.length;
 }
 
+/** A key under which equal answers are equal; null or undefined where there is none. */
+export type Vote = string | number | null | undefined;
+
 /**
  * The response that the majority names: the earliest one with the most frequent answer, ties to the answer that came
- * first. `votes` are keys under which the verifier's equal answers are equal; undefined (unparsed) does not
- * vote. −1: no votes.
+ * first. −1: no votes.
  */
-export function majorityIndex(votes: readonly (string | undefined)[]): number {
-  const tally = new Map<string, { first: number; count: number }>();
+export function majorityIndex(votes: readonly Vote[]): number {
+  const tally = new Map<Vote, { first: number; count: number }>();
   votes.forEach((vote, index) => {
-    if (vote === undefined) return;
+    if (vote === undefined || vote === null) return;
     const entry = tally.get(vote);
     if (entry) ++entry.count;
     else tally.set(vote, { first: index, count: 1 });
@@ -66,6 +68,8 @@ export interface Interval {
 
 export interface BootstrapOptions {
   seed: number;
+  /** Tells draws of one seed apart. Default 0. */
+  stratum?: number;
   /** Default 2000. */
   resamples?: number;
   /** Default 0.95. */
@@ -79,30 +83,48 @@ export interface BootstrapOptions {
  * @param columns one array per metric, with a value per problem
  */
 export function bootstrapIntervals(columns: readonly ArrayLike<number>[], options: BootstrapOptions): Interval[] {
-  const { seed, resamples = 2000, level = 0.95 } = options;
+  const { level = 0.95 } = options;
+  return bootstrapMeans(columns, options).map((means, which) => intervalOf(mean(columns[which]!), means, level));
+}
+
+/**
+ * The mean over groups of problems (benchmarks) of each group's mean, with its interval: every group is resampled by
+ * itself.
+ */
+export function groupedInterval(groups: readonly ArrayLike<number>[], options: BootstrapOptions): Interval {
+  const means = groups.map((values, stratum) => bootstrapMeans([values], { ...options, stratum })[0]!);
+  const together = means[0]!.map((_, round) => mean(means.map((column) => column[round]!)));
+  return intervalOf(mean(groups.map((values) => mean(values))), together, options.level ?? 0.95);
+}
+
+function intervalOf(middle: number, means: Float64Array, level: number): Interval {
+  const sorted = means.sort();
+  return { mean: middle, low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };
+}
+
+/** The means of every resample, by column. */
+function bootstrapMeans(columns: readonly ArrayLike<number>[], options: BootstrapOptions): Float64Array[] {
+  const { seed, stratum = 0, resamples = 2000 } = options;
   const count = columns[0]?.length ?? 0;
   if (count === 0) throw new ArcherError('ARCHER_E_DATA', 'There is no problem to evaluate: the data set is empty.');
   const means = columns.map(() => new Float64Array(resamples));
   const drawn = new Uint32Array(count);
   for (let round = 0; round < resamples; ++round) {
-    keyedIndices(drawn, count, { seed, stream: 'bootstrap', a: round });
+    keyedIndices(drawn, count, { seed, stream: 'bootstrap', a: round, b: stratum });
     columns.forEach((column, which) => {
       let sum = 0;
       for (let draw = 0; draw < count; ++draw) sum += column[drawn[draw]!]!;
       means[which]![round] = sum / count;
     });
   }
-  return columns.map((column, which) => {
-    const sorted = means[which]!.sort();
-    return { mean: mean(column), low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };
-  });
+  return means;
 }
 
 /** All n responses to one problem. */
 export interface ProblemOutcome {
   scores: readonly number[];
-  /** Keys of the parsed answers, for maj@n; undefined where none was found. */
-  votes: readonly (string | undefined)[];
+  /** For maj@n. */
+  votes: readonly Vote[];
   /** Whether each is right, which pass@k and maj@n count; default: its score is above 0. */
   correct?: readonly boolean[];
 }

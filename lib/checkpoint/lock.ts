@@ -71,7 +71,7 @@ function lockedError(runDir: string, text: string): ArcherError {
   const by = pid === undefined ? 'another process' : `process ${pid} on ${host ?? 'another machine'}`;
   return new ArcherError(
     'ARCHER_E_IO',
-    `The run folder ${runDir} is being written by ${by}. Wait for it, choose another trainer.experiment_name, ` +
+    `The run folder ${runDir} is being written by ${by}. Wait for it, choose another folder, ` +
       `or, if that process is gone, remove ${join(runDir, lockName)}.`,
   );
 }

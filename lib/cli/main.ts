@@ -8,6 +8,7 @@ import { addGenerate } from './generate.js';
 import { addImport } from './import.js';
 import { addPlan } from './plan.js';
 import { addPull } from './pull.js';
+import { addReward } from './reward.js';
 import { addSetup } from './setup.js';
 import { addTrain } from './train.js';
 
@@ -18,6 +19,7 @@ Examples:
   $ archer-native train recipes/grpo.yaml --set trainer.seed=1
   $ archer-native plan my.yaml                           what a run will cost, before anything is spent
   $ archer-native eval --model runs/archer-native/archer/global_step_50
+  $ archer-native reward responses.jsonl                 score responses without a model
   $ archer-native doctor                                 is everything in working order?
   $ archer-native bench loss                             this machine, beside what people use now
 
@@ -32,8 +34,19 @@ export async function run(argv: string[]): Promise<void> {
     .showHelpAfterError('(--help lists the commands and their options)')
     .addHelpText('after', epilogue)
     .exitOverride();
-  for (const add of [addTrain, addEval, addGenerate, addPlan, addDoctor, addBench, addPull, addImport, addSetup])
-    add(program);
+  const commands = [
+    addTrain,
+    addEval,
+    addGenerate,
+    addPlan,
+    addReward,
+    addDoctor,
+    addBench,
+    addPull,
+    addImport,
+    addSetup,
+  ];
+  for (const add of commands) add(program);
   for (const command of program.commands) command.exitOverride();
   try {
     await program.parseAsync(argv);

@@ -58,6 +58,8 @@ const withoutNumbers = new Set([
   'reward.workers',
   'reward.self_test',
 ]);
+/** What `eval` alone reads. */
+const ofEvalAlone = /^val\.(benchmarks$|served\.)/;
 const lengths = new Set(['trainer.total_training_steps', 'trainer.total_epochs']);
 
 /**
@@ -66,7 +68,9 @@ const lengths = new Set(['trainer.total_training_steps', 'trainer.total_epochs']
  */
 export function configHash(config: ResolvedConfig): string {
   const constant = config.actor.optim.lr_scheduler === 'constant';
-  const kept = [...options.keys()].filter((key) => !withoutNumbers.has(key) && !(constant && lengths.has(key)));
+  const kept = [...options.keys()].filter(
+    (key) => !withoutNumbers.has(key) && !ofEvalAlone.test(key) && !(constant && lengths.has(key)),
+  );
   const pairs = kept.sort().map((key) => [key, valueAt(config, key)]);
   return createHash('sha256').update(JSON.stringify(pairs)).digest('hex');
 }

@@ -1,6 +1,7 @@
 // The configuration room: `loadConfig` and the views of what it returns.
 
 export { configHash, describe } from './describe.js';
+export { environmentVariable } from './environment.js';
 export { loadConfig, type LoadOptions } from './load.js';
 export { resolveLossOptions, type LossInput } from './loss-input.js';
 export { isUniform, lossOptions, needsReference } from './loss-options.js';

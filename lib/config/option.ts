@@ -45,7 +45,8 @@ export interface Bounds {
   below?: number;
 }
 
-function make<T, I = T>(type: z.ZodType<T>, range: string, fallback: T, doc: string, extra: Extra = {}): Option<T, I> {
+/** An option of any type that zod can say. */
+export function make<T, I = T>(type: z.ZodType<T>, range: string, fallback: T, doc: string, extra: Extra = {}): Option<T, I> {
   const aliases = (extra.aliases ?? []).map((alias) => (typeof alias === 'string' ? { word: alias } : alias));
   return { kind: 'option', type, default: fallback, range, doc, ...extra, aliases };
 }

@@ -45,7 +45,14 @@ function checkValue(key: string, given: Given, problems: string[]): unknown {
   if (parsed.success) return parsed.data;
   const hint = textHint(option, given.value);
   const name = given.path === key ? key : `${given.path} (${key})`;
-  problems.push(`${name} takes ${option.range}, not ${show(given.value)}${hint}${placed(given.where)}.`);
+  const inner = parsed.error.issues.filter(({ path, code }) => path.length > 1 || code === 'unrecognized_keys');
+  for (const { path, message } of inner) {
+    problems.push(
+      `${name}${path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('')}: ${message}${placed(given.where)}.`,
+    );
+  }
+  if (inner.length === 0)
+    problems.push(`${name} takes ${option.range}, not ${show(given.value)}${hint}${placed(given.where)}.`);
   return option.default;
 }
 

@@ -1,6 +1,7 @@
 // The run itself: how long, where to, what is logged, and how it is evaluated. See schema.ts.
 
-import { bool, int, intOrNull, num, someOf, text, textOrNull } from './option.js';
+import { benchmarkList } from './benchmark.js';
+import { bool, int, intOrNull, make, num, someOf, text, textOrNull } from './option.js';
 
 export const trainerOptions = {
   total_training_steps: intOrNull(null, { min: 1 }, 'Training steps in all.', {
@@ -47,4 +48,20 @@ export const valOptions = {
     'What is reported; pass@k for k = 1, 2, 4, … n.',
   ),
   max_samples: int(0, { min: 0 }, 'Validate on the first so many problems; 0: all.'),
+  benchmarks: make(
+    benchmarkList,
+    'a list of {name, files} with columns, prompt_template, system_prompt, n, temperature, top_p, ' +
+      'max_response_length, max_samples, reward as wanted',
+    [],
+    'What `eval` measures on (docs/evaluation.md); a key that a benchmark leaves out has the value of val, data and ' +
+      'reward. Empty: data.val_files.',
+  ),
+  served: {
+    url: textOrNull(null, 'OpenAI-compatible server that `eval` asks instead of model.path: http://host:port/v1.'),
+    model: textOrNull(null, 'Name of the model on that server.'),
+    api_key_env: text('OPENAI_API_KEY', 'Environment variable that holds the server’s key; unset: none is sent.'),
+    concurrency: int(16, { min: 1, max: 1024 }, 'Requests under way at a time.'),
+    timeout_seconds: num(3600, { above: 0 }, 'Time for one response; then the request is sent anew.'),
+    max_retries: int(8, { min: 0 }, 'Further attempts of one request (429, 5xx, cut connections) before `eval` stops.'),
+  },
 };

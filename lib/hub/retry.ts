@@ -1,7 +1,7 @@
 // Faults that pass: a cut connection, an overloaded server. They are tried again with growing pauses; whatever brought
 // new bytes counts as a fresh start.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ArcherError } from '../errors.js';
+import { ArcherError, type ErrorCode } from '../errors.js';
 
 /** A failure that may be gone at the next attempt. */
 export class TransientError extends Error {
@@ -15,7 +15,11 @@ export class TransientError extends Error {
 }
 
 export interface RetryOptions {
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
+  /** Failures in a row that are one too many. Default 6. */
+  maxFailures?: number;
+  /** Of the error that then ends it. Default ARCHER_E_HUB. */
+  code?: ErrorCode;
   /** The first pause; each next one is twice as long. Default 1 s. */
   pauseMs?: number;
   /** Called before every pause. */
@@ -24,13 +28,12 @@ export interface RetryOptions {
   progress?: () => number;
 }
 
-const maxFailures = 6;
 const maxWaitMs = 600_000;
 
-/** @throws ArcherError ARCHER_E_HUB after six failures in a row, ARCHER_E_ABORTED */
+/** @throws ArcherError `code` after maxFailures failures in a row, ARCHER_E_ABORTED */
 export async function retrying<T>(
   attempt: () => Promise<T>,
-  { signal, pauseMs = 1000, onWait, progress = () => 0 }: RetryOptions,
+  { signal, maxFailures = 6, code = 'ARCHER_E_HUB', pauseMs = 1000, onWait, progress = () => 0 }: RetryOptions,
 ): Promise<T> {
   let reached = progress();
   for (let failures = 1; ; failures += 1) {
@@ -50,7 +53,7 @@ export async function retrying<T>(
             ? `the server asks to wait ${Math.ceil(waitMs / 60_000)} minutes`
             : `tried ${failures} times`;
         const remedy = 'the same command goes on where this one stopped';
-        throw new ArcherError('ARCHER_E_HUB', `${error.message} (${advice}); ${remedy}.`, { cause: error });
+        throw new ArcherError(code, `${error.message} (${advice}); ${remedy}.`, { cause: error });
       }
       onWait?.(error.message, waitMs);
       await sleep(waitMs, undefined, { signal }).catch(() => throwIfAborted(signal));

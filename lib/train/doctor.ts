@@ -4,6 +4,7 @@ import type { ResolvedConfig } from '../config/index.js';
 import { renderPrompt } from '../data/chat-template.js';
 import { ArcherError } from '../errors.js';
 import { buildInfo, getEngine, resolveThreads } from '../native/engine.js';
+import { testVerifiers } from '../reward/known-cases.js';
 import { checkLossGradients } from '../native/gradient-check.js';
 import { addonPath, readBuildRecord } from '../native/load.js';
 import { Policy, loadModelAndTokenizer } from '../rollout/policy.js';
@@ -52,6 +53,10 @@ export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check
         const { cases, worst } = await checkLossGradients();
         return `${cases} terms against central differences in float64, worst relative error ${worst.toExponential(1)}`;
       },
+    },
+    {
+      name: 'verifiers',
+      run: async () => `${testVerifiers()} known cases come out as they must`,
     },
     {
       name: 'model',

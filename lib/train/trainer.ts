@@ -16,7 +16,7 @@ import type { Optimizer } from '../native/trainer.js';
 import type { Scorer } from '../reward/types.js';
 import type { RolloutEngine } from '../rollout/types.js';
 import { type Collected, collectGroups } from './collect.js';
-import { evaluate, evaluationSampling } from './evaluate.js';
+import { evaluate } from './evaluate.js';
 import { makeExperience } from './experience.js';
 import { writeModelFiles } from './model-files.js';
 import { ResponseLengths } from './response-lengths.js';
@@ -256,20 +256,18 @@ export class Trainer {
     const { config, validation, engine, scorer, sinks } = this.parts;
     if (validation.length === 0) return {};
     sinks.progress({ step: this.done, stage: 'testing', fraction: 0 });
-    const result = await stopwatch.time('testing', () =>
+    const bySource = await stopwatch.time('testing', () =>
       evaluate({
+        config,
         prompts: validation,
         engine,
         scorer,
-        sampling: evaluationSampling(config),
-        metrics: config.val.metrics,
-        seed: config.trainer.seed,
         signal,
         onProgress: (done, total) => sinks.progress({ step: this.done, stage: 'testing', fraction: done / total }),
       }),
     );
     return Object.fromEntries(
-      Object.entries(result.bySource).flatMap(([source, metrics]) =>
+      Object.entries(bySource).flatMap(([source, metrics]) =>
         Object.entries(metrics).map(([name, value]) => [`val-core/${source}/${name}`, value]),
       ),
     );

@@ -4,15 +4,20 @@ import type { Row } from '../data/types.js';
 import type { RewardInput, Verdict } from '../reward/types.js';
 import type { EncodedPrompt, Response, ResponseGroup } from '../rollout/types.js';
 
-/** A prompt of the data set, encoded. */
-export interface TrainPrompt extends EncodedPrompt {
+/** A row of the data set that a model is asked. */
+export interface Problem {
+  /** Row of the data set; also the key of its random numbers. */
+  promptKey: number;
   row: Row;
   /** The last user message; what a reward function sees as the prompt. */
   text: string;
 }
 
+/** A prompt of the data set, encoded. */
+export interface TrainPrompt extends EncodedPrompt, Problem {}
+
 /** What a verifier is asked about one response. */
-export function rewardInput(prompt: TrainPrompt, response: Response): RewardInput {
+export function rewardInput(prompt: Problem, response: Pick<Response, 'text'>): RewardInput {
   const { groundTruth, extraInfo, dataSource } = prompt.row;
   return { prompt: prompt.text, response: response.text, groundTruth, extraInfo, dataSource };
 }

@@ -102,18 +102,6 @@ test('doctor finds everything in order', async () => {
   );
 });
 
-test('eval reports avg@n, pass@k, maj@n with intervals, and dumps every response', async () => {
-  const out = join(dir.path, 'responses.jsonl');
-  const { code, stdout } = await runCli('eval', '--json', '--data', 'bundled', '-t', '1', '-o', out, ...tiny('data.max_response_length=128', 'val.n=4'));
-  expect(code).toBe(0);
-  const result = JSON.parse(stdout);
-  const [metrics] = Object.values(result.bySource) as Record<string, number>[];
-  for (const name of ['avg@4', 'pass@1', 'pass@4', 'maj@4', 'avg@4/ci_low', 'avg@4/ci_high']) expect(metrics).toHaveProperty([name]);
-  expect(metrics!['pass@4']).toBeGreaterThanOrEqual(metrics!['pass@1']!);
-  const problems = readFileSync(out, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
-  expect(problems.map(({ responses }) => responses.length)).toEqual([4, 4, 4]);
-});
-
 test('generate answers, the same for the same seed', async () => {
   const ask = () => runCli('generate', 'Compute 3 + 4 * 2.', '--seed', '3', '--json', '-n', '2', '--threads', '1');
   const first = await ask();

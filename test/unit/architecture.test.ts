@@ -31,7 +31,8 @@ const may: Record<string, string[]> = {
   metrics: [],
   train: ['algorithm', 'checkpoint', 'config', 'data', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout'],
   bench: ['model', 'native'], // the record of the build, and what `bench rollout` samples from
-  cli: ['bench', 'config', 'data', 'gguf', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
+  evaluation: ['algorithm', 'checkpoint', 'config', 'data', 'metrics', 'reward', 'rollout', 'train'],
+  cli: ['bench', 'config', 'data', 'evaluation', 'gguf', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
 };
 const always = ['errors', 'io-error', 'package-root'];
 
@@ -73,9 +74,9 @@ describe('TypeScript rooms', () => {
     expect(wrong.map(({ file, to }) => `${file} -> ${to}`)).toEqual([]);
   });
 
-  test('process.env is read by native loading and the hub’s settings alone', () => {
+  test('process.env is read by native loading, the hub’s settings and the configuration alone', () => {
     const readers = files(join(root, 'lib'), /\.ts$/).filter((file) => /process\.env/.test(readFileSync(file, 'utf8')));
-    expect(readers.map((file) => relative(root, file))).toEqual(['lib/hub/settings.ts', 'lib/native/load.ts']);
+    expect(readers.map((file) => relative(root, file))).toEqual(['lib/config/environment.ts', 'lib/hub/settings.ts', 'lib/native/load.ts']);
   });
 });
 
