@@ -30,6 +30,8 @@ export interface Verdict {
   outcome: Outcome;
   /** What was taken for the response's answer. */
   extracted?: string;
+  /** What ended a judged program: exception, exit, memory, output, processes, signal, wall or cpu. */
+  detail?: string | undefined;
   /** Why there is no verdict. */
   message?: string;
 }
