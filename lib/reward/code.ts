@@ -138,7 +138,13 @@ class Run {
   /** The test code's process asks, the answer's process replies; here the lines pass from one to the other. */
   async #asserts({ code, entryPoint }: AssertTest): Promise<Failure | undefined> {
     const server = this.#serve();
-    const checker = this.sandbox.start({ mode: 'check', code, entryPoint, outputBytes: channelBytes, cpuSeconds: this.#cpu + 1 });
+    const checker = this.sandbox.start({
+      mode: 'check',
+      code,
+      entryPoint,
+      outputBytes: channelBytes,
+      cpuSeconds: this.#cpu + 1,
+    });
     const stopBoth = () => {
       server.stop('time');
       checker.stop('time');
@@ -182,7 +188,8 @@ class Run {
   }
 
   #failureOf({ status, signal, stoppedFor, stderr, seconds }: Ended): Failure {
-    if (stoppedFor === 'time') return { outcome: 'timeout', detail: 'wall', message: `no end within ${this.seconds} s` };
+    if (stoppedFor === 'time')
+      return { outcome: 'timeout', detail: 'wall', message: `no end within ${this.seconds} s` };
     if (stoppedFor === 'output') return { outcome: 'crash', detail: 'output', message: 'it prints without end' };
     if (signal === 'SIGXCPU' || (signal === 'SIGKILL' && seconds >= this.#cpu - 0.5)) {
       return { outcome: 'timeout', detail: 'cpu', message: `more than ${this.#cpu} s of processor time` };
@@ -191,7 +198,11 @@ class Run {
     const last = lastLine(stderr);
     const match = /^([\w.]+)(?:: (.*))?$/s.exec(last);
     if (status === 1 && match !== null) return raised({ type: match[1] as string, message: match[2] ?? '' });
-    return { outcome: 'wrong', detail: 'exit', message: `it ends itself with status ${status}${last === '' ? '' : `: ${last}`}` };
+    return {
+      outcome: 'wrong',
+      detail: 'exit',
+      message: `it ends itself with status ${status}${last === '' ? '' : `: ${last}`}`,
+    };
   }
 }
 
@@ -210,7 +221,9 @@ function raised(error: unknown): Failure {
 function objectOf(line: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(line);
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined;
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
   } catch {
     return undefined;
   }
@@ -218,4 +231,5 @@ function objectOf(line: string): Record<string, unknown> | undefined {
 
 const lastLine = (text: string) => text.trimEnd().split('\n').at(-1) ?? '';
 
-const short = (text: string | undefined) => JSON.stringify((text ?? '').length > 60 ? `${(text ?? '').slice(0, 60)}…` : (text ?? ''));
+const short = (text: string | undefined) =>
+  JSON.stringify((text ?? '').length > 60 ? `${(text ?? '').slice(0, 60)}…` : (text ?? ''));

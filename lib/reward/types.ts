@@ -55,8 +55,16 @@ export type RewardFunction = (input: RewardInput) => RewardResult | Promise<Rewa
 export interface ScoreOptions {
   /** Rejects with ARCHER_E_ABORTED and kills the workers that are busy. */
   signal?: AbortSignal;
-  /** Called after every verdict. */
-  onProgress?: (progress: { done: number; total: number }) => void;
+  /** Called after every verdict, and every few seconds without one. */
+  onProgress?: (progress: ScoreProgress) => void;
+}
+
+export interface ScoreProgress {
+  done: number;
+  total: number;
+  /** The response that everybody waits for: the one that has been judged for longest. Only where there was no verdict for
+   * some seconds. */
+  waiting?: { index: number; seconds: number; stage: string };
 }
 
 /** Judges responses. The verdicts stand in the order of the inputs; one that fails does not touch the others. */

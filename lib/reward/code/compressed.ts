@@ -21,11 +21,16 @@ function pickledString(bytes: Buffer): string | undefined {
   while (at < bytes.length) {
     const opcode = bytes[at];
     at += 1;
-    if (opcode === 0x80) at += 1; // PROTO
-    else if (opcode === 0x95) at += 8; // FRAME
-    else if (opcode === 0x8c) return bytes.toString('utf8', at + 1, at + 1 + bytes.readUInt8(at)); // SHORT_BINUNICODE
-    else if (opcode === 0x58) return bytes.toString('utf8', at + 4, at + 4 + bytes.readUInt32LE(at)); // BINUNICODE
-    else if (opcode === 0x8d) return bytes.toString('utf8', at + 8, at + 8 + Number(bytes.readBigUInt64LE(at))); // BINUNICODE8
+    if (opcode === 0x80)
+      at += 1; // PROTO
+    else if (opcode === 0x95)
+      at += 8; // FRAME
+    else if (opcode === 0x8c)
+      return bytes.toString('utf8', at + 1, at + 1 + bytes.readUInt8(at)); // SHORT_BINUNICODE
+    else if (opcode === 0x58)
+      return bytes.toString('utf8', at + 4, at + 4 + bytes.readUInt32LE(at)); // BINUNICODE
+    else if (opcode === 0x8d)
+      return bytes.toString('utf8', at + 8, at + 8 + Number(bytes.readBigUInt64LE(at))); // BINUNICODE8
     else return undefined;
   }
   return undefined;

@@ -227,16 +227,16 @@ def prelude(code, namespace):
 
 
 def load(text, name):
-    """Runs the answer as the module `name` and returns its namespace."""
+    """Runs the answer as the module `name`; returns what it defines."""
     module = type(sys)(name)
     sys.modules[name] = module
     builtins.exit = builtins.quit = sys.exit
     sys.setrecursionlimit(50_000)
     code = compile(text, 'answer.py', 'exec')
     prelude(code, module.__dict__)
-    given = set(module.__dict__)
+    given = dict(module.__dict__)
     exec(code, module.__dict__)
-    return module.__dict__, given
+    return {key: value for key, value in module.__dict__.items() if key not in given or given[key] is not value}
 
 
 def described(error):
@@ -251,7 +251,7 @@ def serve(job, channel):
         return len(objects) - 1
 
     try:
-        namespace, given = load(job['code'], 'answer')
+        namespace = load(job['code'], 'answer')
     except BaseException as error:
         channel.send({'error': described(error)})
         return
@@ -262,7 +262,7 @@ def serve(job, channel):
         if 'ref' in request:
             return objects[request['ref']]
         name = request['call']
-        if name in namespace and name not in given:
+        if name in namespace:
             return namespace[name]
         if instance is None:
             if 'Solution' not in namespace:
@@ -270,7 +270,7 @@ def serve(job, channel):
             instance = namespace['Solution']()
         return getattr(instance, name)
 
-    channel.send({'names': [name for name, value in namespace.items() if callable(value) and name not in given]})
+    channel.send({'names': [name for name, value in namespace.items() if callable(value)]})
     while True:
         request = channel.receive()
         try:
@@ -298,19 +298,23 @@ class AnswerError(Exception):
     """An exception of the answer whose class the tests cannot know."""
 
 
+def reply_of(channel):
+    reply = channel.receive()
+    if 'error' not in reply:
+        return reply
+    kind = getattr(builtins, str(reply['error']['type']), None)
+    message = str(reply['error']['message'])
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError):
+        raise kind(message)
+    raise AnswerError(f"{reply['error']['type']}: {message}")
+
+
 def check(job, channel):
     calls = 0
 
     def ask(request):
         channel.send(request)
-        reply = channel.receive()
-        if 'error' in reply:
-            kind = getattr(builtins, str(reply['error']['type']), None)
-            message = str(reply['error']['message'])
-            if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError):
-                raise kind(message)
-            raise AnswerError(f"{reply['error']['type']}: {message}")
-        return reply
+        return reply_of(channel)
 
     class Remote:
         """Stands for something in the answer's process. Has no __eq__: the answer must not decide what equals it."""
@@ -331,6 +335,9 @@ def check(job, channel):
                     old.clear()
                     old.update(new)
             return decode(reply['value'], by_ref)
+
+        def __bool__(self):
+            return True
 
         def __getattr__(self, name):
             return decode(ask({**self.place, 'attribute': name})['value'], by_ref)
@@ -353,19 +360,20 @@ def check(job, channel):
         code = compile(job['code'], 'tests.py', 'exec')
     except (SyntaxError, ValueError) as error:
         return channel.send({'broken': f'the tests are no Python: {error}'})
-    first = channel.receive()  # what the answer's process says when it has loaded
-    if 'error' in first:
-        return channel.send({'failed': first['error']})
-    stand_ins = {name: Remote({'call': name}) for name in first['names'] if isinstance(name, str)}
-    solution = sys.modules['solution'] = type(sys)('solution')
-    solution.__dict__.update(stand_ins)
-    namespace = {**stand_ins, '__name__': '__main__'}
-    prelude(code, namespace)
     try:
+        names = reply_of(channel)['names']  # what the answer's process says when it has loaded
+        # An answer's own `abs` or `math` must not stand in the tests: they would compute with it.
+        stand_ins = {name: Remote({'call': name}) for name in names if name not in {*dir(builtins), *MODULES}}
+        solution = sys.modules['solution'] = type(sys)('solution')
+        solution.__dict__.update(stand_ins)
+        namespace = {**stand_ins, '__name__': '__main__'}
+        for module in {*names_in(code)}.intersection(MODULES):
+            namespace[module] = __import__(module)
+        if 'random' in namespace:
+            namespace['random'].seed(0)
         exec(code, namespace)
         if job.get('entry_point'):
-            candidate = namespace.get(job['entry_point']) or Remote({'call': job['entry_point']})
-            namespace['check'](candidate)
+            namespace['check'](Remote({'call': job['entry_point']}))
         elif calls == 0:
             for name, test in list(namespace.items()):
                 if name.startswith('test') and not isinstance(test, Remote) and callable(test):

@@ -13,7 +13,10 @@ export function sameOutput(output: string, expected: string): boolean {
 }
 
 function linesOf(text: string): string[] {
-  return text.trimEnd().split('\n').map((line) => line.trim());
+  return text
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.trim());
 }
 
 function sameLine(line: string, wanted: string): boolean {

@@ -46,7 +46,18 @@ export interface StartOptions {
 }
 
 const stderrBytes = 4096;
-const signalNames: Record<number, string> = { 4: 'SIGILL', 6: 'SIGABRT', 7: 'SIGBUS', 8: 'SIGFPE', 9: 'SIGKILL', 11: 'SIGSEGV', 15: 'SIGTERM', 24: 'SIGXCPU', 25: 'SIGXFSZ', 31: 'SIGSYS' };
+const signalNames: Record<number, string> = {
+  4: 'SIGILL',
+  6: 'SIGABRT',
+  7: 'SIGBUS',
+  8: 'SIGFPE',
+  9: 'SIGKILL',
+  11: 'SIGSEGV',
+  15: 'SIGTERM',
+  24: 'SIGXCPU',
+  25: 'SIGXFSZ',
+  31: 'SIGSYS',
+};
 
 export function startProcess(command: Command, { job, input, outputBytes }: StartOptions): SandboxProcess {
   const began = performance.now();
@@ -62,6 +73,8 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
   const stop = (reason?: 'time' | 'output') => {
     stoppedFor ??= reason;
     killGroup(child);
+    // Whoever left the group and still holds the other ends must not keep us waiting.
+    for (const stream of child.stdio) stream?.destroy();
   };
 
   const stdout: Buffer[] = [];

@@ -57,7 +57,11 @@ export async function findSandbox({ isolation, memoryMiB }: SandboxOptions): Pro
         continue;
       }
       const added = said.held.length === 0 ? '' : ` with ${said.held.join(' and ')}`;
-      return { isolation: level, start, description: `${level}${added}, Python ${said.version} (${python.executable})` };
+      return {
+        isolation: level,
+        start,
+        description: `${level}${added}, Python ${said.version} (${python.executable})`,
+      };
     }
   }
   throw new ArcherError(
@@ -77,7 +81,12 @@ async function findPythons(): Promise<Python[]> {
   const found = new Map<string, Python>();
   for (const name of ['python3', '/usr/bin/python3', '/usr/local/bin/python3']) {
     try {
-      const { stdout } = await promisify(execFile)(name, ['-I', '-S', '-c', 'import sys; print(sys.executable); print(sys.base_prefix)']);
+      const { stdout } = await promisify(execFile)(name, [
+        '-I',
+        '-S',
+        '-c',
+        'import sys; print(sys.executable); print(sys.base_prefix)',
+      ]);
       const [executable = '', prefix = ''] = stdout.trim().split('\n');
       const real = realpathSync(executable);
       if (!found.has(real)) found.set(real, { executable: real, prefix: realpathSync(prefix) });
@@ -89,13 +98,29 @@ async function findPythons(): Promise<Python[]> {
 }
 
 /** The same hash seed for every run, so that an answer that prints a set gets the same verdict every time. */
-const environment = { PATH: '/usr/bin:/bin', HOME: '/tmp', LC_ALL: 'C.UTF-8', PYTHONHASHSEED: '0', PYTHONIOENCODING: 'utf-8' };
+const environment = {
+  PATH: '/usr/bin:/bin',
+  HOME: '/tmp',
+  LC_ALL: 'C.UTF-8',
+  PYTHONHASHSEED: '0',
+  PYTHONIOENCODING: 'utf-8',
+};
 
 function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['start'] {
   const command = level === 'bubblewrap' ? bubblewrap(python) : plain(python);
   const memoryBytes = memoryMiB * 2 ** 20;
   const confined = level === 'bubblewrap';
-  const readable = ['/usr', '/lib', '/lib64', '/bin', python.prefix, dirname(python.executable), '/etc/ld.so.cache', '/dev/null', '/dev/urandom'];
+  const readable = [
+    '/usr',
+    '/lib',
+    '/lib64',
+    '/bin',
+    python.prefix,
+    dirname(python.executable),
+    '/etc/ld.so.cache',
+    '/dev/null',
+    '/dev/urandom',
+  ];
   return ({ mode, code, entryPoint, cpuSeconds, input, outputBytes }) => {
     const limits = {
       memory_bytes: memoryBytes,
@@ -105,7 +130,11 @@ function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['
       own_user: isRoot,
     };
     const job = { mode, code, entry_point: entryPoint, limits, readable: confined ? [] : readable };
-    return startProcess(command, { job: JSON.stringify(job), input: mode === 'program' ? (input ?? '') : undefined, outputBytes });
+    return startProcess(command, {
+      job: JSON.stringify(job),
+      input: mode === 'program' ? (input ?? '') : undefined,
+      outputBytes,
+    });
   };
 }
 
@@ -142,7 +171,12 @@ async function probe(start: Sandbox['start']): Promise<{ held: string[]; version
     const { stderr, stoppedFor } = await trial.ended;
     clearTimeout(timer);
     if (line !== undefined) return JSON.parse(line) as { held: string[]; version: string };
-    return { failure: stoppedFor === 'time' ? `no answer within ${probeSeconds} s` : stderr.trim().split('\n').at(-1) || 'it ended without a word' };
+    return {
+      failure:
+        stoppedFor === 'time'
+          ? `no answer within ${probeSeconds} s`
+          : stderr.trim().split('\n').at(-1) || 'it ended without a word',
+    };
   } catch (error) {
     return { failure: messageOf(error) };
   }

@@ -65,11 +65,15 @@ function fromList(list: unknown[], extra: Fields): CodeTest[] {
     return entries.length === 0 ? [] : [assertTest(entries.join('\n'), extra.entry_point)];
   }
   return entries.map((entry, i) => {
-    if (!isFields(entry) || typeof entry.output !== 'string') throw new TestsError(`test ${i + 1} is no { input, output }`);
+    if (!isFields(entry) || typeof entry.output !== 'string')
+      throw new TestsError(`test ${i + 1} is no { input, output }`);
     if (entry.testtype !== 'functional') return stdinTest(entry.input, entry.output);
     const metadata = [entry.metadata, extra.metadata, extra].map(fieldsOf);
-    const name = metadata.flatMap((fields) => [fields.func_name, fields.fn_name]).find((value) => typeof value === 'string');
-    if (typeof name !== 'string') throw new TestsError(`test ${i + 1} is functional, and metadata.func_name is missing`);
+    const name = metadata
+      .flatMap((fields) => [fields.func_name, fields.fn_name])
+      .find((value) => typeof value === 'string');
+    if (typeof name !== 'string')
+      throw new TestsError(`test ${i + 1} is functional, and metadata.func_name is missing`);
     return callTest(name, entry.input, [readJson(entry.output)]);
   });
 }
@@ -82,12 +86,18 @@ function fromFields(fields: Fields, extra: Fields): CodeTest[] {
     return [assertTest(lines.join('\n'), fields.entry_point ?? extra.entry_point)];
   }
   if (fields.public_test_cases !== undefined || fields.private_test_cases !== undefined) {
-    const both = [fields.public_test_cases, fields.private_test_cases].filter((tests) => tests !== undefined && tests !== '');
+    const both = [fields.public_test_cases, fields.private_test_cases].filter(
+      (tests) => tests !== undefined && tests !== '',
+    );
     const context = { ...extra, metadata: fields.metadata ?? extra.metadata };
-    return both.flatMap((tests) => (Array.isArray(tests) ? fromList(tests, context) : fromText(String(tests), context)));
+    return both.flatMap((tests) =>
+      Array.isArray(tests) ? fromList(tests, context) : fromText(String(tests), context),
+    );
   }
   if (!Array.isArray(inputs) || !Array.isArray(outputs)) {
-    throw new TestsError(`the ground truth has the fields ${Object.keys(fields).join(', ')}; inputs and outputs are missing`);
+    throw new TestsError(
+      `the ground truth has the fields ${Object.keys(fields).join(', ')}; inputs and outputs are missing`,
+    );
   }
   if (inputs.length !== outputs.length) {
     throw new TestsError(`the ground truth has ${inputs.length} inputs and ${outputs.length} outputs`);
@@ -97,7 +107,11 @@ function fromFields(fields: Fields, extra: Fields): CodeTest[] {
     if (typeof fnName !== 'string' || fnName === '') return stdinTest(input, output);
     const expected = typeof output === 'string' ? readJson(output) : parseJson(JSON.stringify(output));
     // APPS wraps the result in a list: [5] for 5.
-    return callTest(fnName, input, Array.isArray(expected) && expected.length === 1 ? [expected, expected[0] as Wire] : [expected]);
+    return callTest(
+      fnName,
+      input,
+      Array.isArray(expected) && expected.length === 1 ? [expected, expected[0] as Wire] : [expected],
+    );
   });
 }
 
@@ -108,7 +122,9 @@ function stdinTest(input: unknown, output: unknown): StdinTest {
 
 function callTest(name: string, input: unknown, expected: Wire[]): CallTest {
   if (Array.isArray(input)) return { kind: 'call', name, args: input.map((value) => JSON.stringify(value)), expected };
-  const args = String(input ?? '').split('\n').filter((line) => line.trim() !== '');
+  const args = String(input ?? '')
+    .split('\n')
+    .filter((line) => line.trim() !== '');
   for (const line of args) readJson(line);
   return { kind: 'call', name, args, expected };
 }
@@ -116,7 +132,8 @@ function callTest(name: string, input: unknown, expected: Wire[]): CallTest {
 function assertTest(code: string, entryPoint: unknown): AssertTest {
   const hasCheck = /^def check\(/m.test(code) && !/^check\(/m.test(code);
   if (!hasCheck) return { kind: 'assert', code };
-  if (typeof entryPoint !== 'string') throw new TestsError('the tests define check(), and entry_point does not say what to check');
+  if (typeof entryPoint !== 'string')
+    throw new TestsError('the tests define check(), and entry_point does not say what to check');
   return { kind: 'assert', code, entryPoint };
 }
 

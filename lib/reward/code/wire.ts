@@ -6,17 +6,14 @@ export type Wire = null | boolean | number | string | Wire[] | { [kind: string]:
 
 /** JSON text as Python reads it: integers of any size stay exact, NaN and Infinity are numbers. */
 export function parseJson(text: string): Wire {
-  const tagged = text.replace(
-    /"(?:[^"\\]|\\.)*"|(?<![\d.])-?\d{16,}(?![\d.eE])|NaN|-?Infinity/g,
-    (token) => {
-      if (token.startsWith('"')) return token;
-      if (token === 'NaN') return '{"float":"nan"}';
-      if (token.endsWith('Infinity')) return `{"float":"${token.startsWith('-') ? '-inf' : 'inf'}"}`;
-      const value = BigInt(token);
-      if (Number.isSafeInteger(Number(value))) return token;
-      return `{"int":"${value < 0n ? '-' : ''}0x${(value < 0n ? -value : value).toString(16)}"}`;
-    },
-  );
+  const tagged = text.replace(/"(?:[^"\\]|\\.)*"|(?<![\d.])-?\d{16,}(?![\d.eE])|NaN|-?Infinity/g, (token) => {
+    if (token.startsWith('"')) return token;
+    if (token === 'NaN') return '{"float":"nan"}';
+    if (token.endsWith('Infinity')) return `{"float":"${token.startsWith('-') ? '-inf' : 'inf'}"}`;
+    const value = BigInt(token);
+    if (Number.isSafeInteger(Number(value))) return token;
+    return `{"int":"${value < 0n ? '-' : ''}0x${(value < 0n ? -value : value).toString(16)}"}`;
+  });
   return toWire(JSON.parse(tagged));
 }
 
@@ -24,7 +21,8 @@ function toWire(value: unknown): Wire {
   if (Array.isArray(value)) return value.map(toWire);
   if (typeof value !== 'object' || value === null) return value as Wire;
   const entries = Object.entries(value);
-  const isTag = entries.length === 1 && (typeof Object.values(value)[0] === 'string') && /^(int|float)$/.test(entries[0]?.[0] ?? '');
+  const isTag =
+    entries.length === 1 && typeof Object.values(value)[0] === 'string' && /^(int|float)$/.test(entries[0]?.[0] ?? '');
   return isTag ? (value as Wire) : { dict: entries.map(([key, entry]) => [key, toWire(entry)]) };
 }
 
@@ -40,14 +38,20 @@ export function equalValues(value: unknown, expected: Wire): boolean {
   const list = elements(value);
   const wanted = elements(expected);
   if (wanted !== undefined) {
-    return list !== undefined && list.length === wanted.length && wanted.every((entry, i) => equalValues(list[i], entry as Wire));
+    return (
+      list !== undefined &&
+      list.length === wanted.length &&
+      wanted.every((entry, i) => equalValues(list[i], entry as Wire))
+    );
   }
   const { dict, int, float } = expected as Record<string, unknown>;
   const own = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
   if (Array.isArray(dict)) {
     if (!Array.isArray(own.dict) || own.dict.length !== dict.length) return false;
     const entries = new Map((own.dict as [unknown, unknown][]).map(([key, entry]) => [keyText(key), entry]));
-    return (dict as [unknown, Wire][]).every(([key, entry]) => entries.has(keyText(key)) && equalValues(entries.get(keyText(key)), entry));
+    return (dict as [unknown, Wire][]).every(
+      ([key, entry]) => entries.has(keyText(key)) && equalValues(entries.get(keyText(key)), entry),
+    );
   }
   return int !== undefined ? own.int === int : float !== 'nan' && own.float === float;
 }
