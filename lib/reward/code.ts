@@ -7,7 +7,7 @@ import { sameOutput } from './code/output.js';
 import type { Ended, SandboxProcess } from './code/process.js';
 import { findSandbox, type Isolation, type Sandbox } from './code/sandbox.js';
 import { type AssertTest, type CallTest, type CodeTest, parseTests, type StdinTest, TestsError } from './code/tests.js';
-import { equalValues } from './code/wire.js';
+import { equalValues, parseJson } from './code/wire.js';
 import type { RewardInput, Verdict } from './types.js';
 
 export interface CodeOptions {
@@ -107,7 +107,7 @@ class Run {
       : { outcome: 'wrong', message: `it prints ${short(ended.stdout)}, expected is ${short(output)}` };
   }
 
-  async #call({ name, args, expected }: CallTest): Promise<Failure | undefined> {
+  async #call({ name, args, output, wrapped }: CallTest): Promise<Failure | undefined> {
     const server = this.#server ?? this.#serve();
     const loaded = this.#server === undefined ? await this.#ask(server) : {};
     this.#server = server;
@@ -115,10 +115,12 @@ class Run {
     server.send(JSON.stringify({ call: name, json: args }));
     const { failure, value } = await this.#ask(server);
     if (failure !== undefined) return failure;
-    if (expected.some((wanted) => equalValues(value, wanted))) return undefined;
+    const expected = parseJson(output);
+    const inside = wrapped && Array.isArray(expected) && expected.length === 1 ? expected[0] : undefined;
+    if (equalValues(value, expected) || (inside !== undefined && equalValues(value, inside))) return undefined;
     return {
       outcome: 'wrong',
-      message: `${name} returns ${short(JSON.stringify(value))}, expected is ${short(JSON.stringify(expected[0]))}`,
+      message: `${name} returns ${short(JSON.stringify(value))}, expected is ${short(output)}`,
     };
   }
 

@@ -7,7 +7,7 @@ import { ArcherError, messageOf } from '../errors.js';
 import type { CodeOptions } from './code.js';
 import type { RewardFunction, RewardInput, Scorer, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
-import { type VerifierName, verifierNames } from './verifiers.js';
+import { verifierForSource, type VerifierName, verifierNames } from './verifiers.js';
 import { createWorkerPool } from './worker-pool.js';
 
 export interface CreateScorerOptions {
@@ -52,6 +52,7 @@ export async function createScorer(options: CreateScorerOptions = {}): Promise<S
   const pool = await createWorkerPool({ judge, timeoutSeconds, workers });
   return {
     description: path ?? name ?? 'by data_source',
+    verifierFor: (dataSource) => (path === undefined ? (name ?? verifierForSource(dataSource)) : undefined),
     score: (inputs, opts) => pool.scoreAll(inputs, opts),
     dispose: () => pool.dispose(),
   };
@@ -60,6 +61,7 @@ export async function createScorer(options: CreateScorerOptions = {}): Promise<S
 function functionScorer(fn: RewardFunction, timeoutSeconds: number): Scorer {
   return {
     description: fn.name === '' ? 'a function' : `the function ${fn.name}`,
+    verifierFor: () => undefined,
     async score(inputs, options = {}) {
       throwIfAborted(options.signal);
       let done = 0;

@@ -1,6 +1,8 @@
 // What a reward function gets and gives. `ok` and `wrong` are verdicts on a response; the other outcomes say that there
 // was no verdict, and are counted apart, so that a broken verifier never looks like a model that learns nothing.
 
+import type { VerifierName } from './verifiers.js';
+
 /** One response to judge. */
 export interface RewardInput {
   /** The last user message of the prompt. */
@@ -71,6 +73,8 @@ export interface ScoreProgress {
 export interface Scorer {
   /** What judges: the name of a verifier, `by data_source`, or the path of a module. */
   readonly description: string;
+  /** The built-in verifier of rows from this source; undefined where a module or a function judges. */
+  verifierFor(dataSource: string): VerifierName | undefined;
   score(inputs: readonly RewardInput[], options?: ScoreOptions): Promise<Verdict[]>;
   /** Ends the worker processes. Twice is fine. */
   dispose(): Promise<void>;

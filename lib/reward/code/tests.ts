@@ -8,7 +8,7 @@
 // each as an object or as its JSON text.
 
 import { decompressTests } from './compressed.js';
-import { parseJson, type Wire } from './wire.js';
+import { parseJson } from './wire.js';
 
 /** One program run: standard input, and what must be printed. */
 export interface StdinTest {
@@ -23,8 +23,10 @@ export interface CallTest {
   name: string;
   /** Every argument as JSON text. */
   args: string[];
-  /** One of these must be returned. */
-  expected: Wire[];
+  /** What must be returned, as JSON text. */
+  output: string;
+  /** APPS wraps a result in a list: [5] also accepts 5. */
+  wrapped: boolean;
 }
 
 /** Test code that calls the answer; as one test. */
@@ -74,16 +76,15 @@ function fromList(list: unknown[], extra: Fields): CodeTest[] {
       .find((value) => typeof value === 'string');
     if (typeof name !== 'string')
       throw new TestsError(`test ${i + 1} is functional, and metadata.func_name is missing`);
-    return callTest(name, entry.input, [readJson(entry.output)]);
+    return callTest(name, entry.input, entry.output, false);
   });
 }
 
 function fromFields(fields: Fields, extra: Fields): CodeTest[] {
   const { inputs, outputs, fn_name: fnName } = fields;
-  const code = fields.functional ?? fields.test ?? fields.assert_case ?? fields.test_list;
-  if (code !== undefined && code !== null) {
-    const lines = [fields.test_setup_code ?? '', ...(Array.isArray(code) ? code : [code])];
-    return [assertTest(lines.join('\n'), fields.entry_point ?? extra.entry_point)];
+  const code = [fields.functional ?? fields.test ?? fields.assert_case ?? fields.test_list ?? ''].flat().join('\n');
+  if (code.trim() !== '') {
+    return [assertTest(`${fields.test_setup_code ?? ''}\n${code}`, fields.entry_point ?? extra.entry_point)];
   }
   if (fields.public_test_cases !== undefined || fields.private_test_cases !== undefined) {
     const both = [fields.public_test_cases, fields.private_test_cases].filter(
@@ -105,13 +106,7 @@ function fromFields(fields: Fields, extra: Fields): CodeTest[] {
   return inputs.map((input: unknown, i) => {
     const output: unknown = outputs[i];
     if (typeof fnName !== 'string' || fnName === '') return stdinTest(input, output);
-    const expected = typeof output === 'string' ? readJson(output) : parseJson(JSON.stringify(output));
-    // APPS wraps the result in a list: [5] for 5.
-    return callTest(
-      fnName,
-      input,
-      Array.isArray(expected) && expected.length === 1 ? [expected, expected[0] as Wire] : [expected],
-    );
+    return callTest(fnName, input, output, true);
   });
 }
 
@@ -120,13 +115,18 @@ function stdinTest(input: unknown, output: unknown): StdinTest {
   return { kind: 'stdin', input: text(input), output: text(output) };
 }
 
-function callTest(name: string, input: unknown, expected: Wire[]): CallTest {
-  if (Array.isArray(input)) return { kind: 'call', name, args: input.map((value) => JSON.stringify(value)), expected };
+/** Arguments as a list are values, and so is their output; as text both are JSON. */
+function callTest(name: string, input: unknown, output: unknown, wrapped: boolean): CallTest {
+  if (Array.isArray(input)) {
+    const args = input.map((value) => JSON.stringify(value));
+    return { kind: 'call', name, args, output: JSON.stringify(output), wrapped };
+  }
   const args = String(input ?? '')
     .split('\n')
     .filter((line) => line.trim() !== '');
-  for (const line of args) readJson(line);
-  return { kind: 'call', name, args, expected };
+  const text = typeof output === 'string' ? output : JSON.stringify(output);
+  for (const json of [...args, text]) checkJson(json);
+  return { kind: 'call', name, args, output: text, wrapped };
 }
 
 function assertTest(code: string, entryPoint: unknown): AssertTest {
@@ -137,9 +137,9 @@ function assertTest(code: string, entryPoint: unknown): AssertTest {
   return { kind: 'assert', code, entryPoint };
 }
 
-function readJson(text: string): Wire {
+function checkJson(text: string): void {
   try {
-    return parseJson(text);
+    parseJson(text);
   } catch {
     throw new TestsError(`${JSON.stringify(text.slice(0, 80))} in the ground truth is no JSON value`);
   }
