@@ -22,6 +22,8 @@ export interface CreateScorerOptions {
   timeoutSeconds?: number;
   /** Worker processes. Default: the number of cores. */
   workers?: number;
+  /** Silence after which progress names the response that everybody waits for. Default 5. */
+  heartbeatSeconds?: number;
   /** Limits of the verifier `code`. */
   code?: Partial<CodeOptions>;
 }
@@ -33,7 +35,7 @@ export interface CreateScorerOptions {
  * cannot be loaded or has no default function, or a verifier that does not work on this machine.
  */
 export async function createScorer(options: CreateScorerOptions = {}): Promise<Scorer> {
-  const { name, path, fn, timeoutSeconds = 10, workers, code } = options;
+  const { name, path, fn, timeoutSeconds = 10, workers, heartbeatSeconds, code } = options;
   const given = [name, path, fn].filter((entry) => entry !== undefined);
   if (given.length > 1) {
     throw new ArcherError('ARCHER_E_REWARD', 'Give one of reward.name, reward.path and a function, not several.');
@@ -49,7 +51,7 @@ export async function createScorer(options: CreateScorerOptions = {}): Promise<S
     );
   }
   const judge = path === undefined ? { builtin: { name, code } } : { path };
-  const pool = await createWorkerPool({ judge, timeoutSeconds, workers });
+  const pool = await createWorkerPool({ judge, timeoutSeconds, workers, heartbeatSeconds });
   return {
     description: path ?? name ?? 'by data_source',
     verifierFor: (dataSource) => (path === undefined ? (name ?? verifierForSource(dataSource)) : undefined),

@@ -54,6 +54,8 @@ test('everything needed is in it', () => {
     'dist/index.js',
     'dist/index.d.ts',
     'dist/cli/main.js',
+    'dist/reward/worker.mjs',
+    'dist/reward/code/harness.py', // runs inside the sandbox
   ]) {
     expect(paths).toContain(path);
   }

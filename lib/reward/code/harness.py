@@ -1,39 +1,38 @@
-# What runs inside the sandbox, before and around a judged answer. sandbox.ts passes this text to `python3 -c` and one JSON
-# line on descriptor 3: { limits, readable, mode, code, … }. The process first takes its own rights away (confine), then
+# What runs inside the sandbox, before and around a judged answer. sandbox.ts passes this text to `python3 -c`, and the job
+# on descriptor 3: one line of limits (main, below), then the code. The process first takes its own rights away (confine),
+# then
 #   program   runs the answer as a script on its standard input
 #   serve     loads the answer and calls what it is told to, one JSON line each way on descriptor 3
 #   check     runs the data set's test code, which is trusted; the answer's names are stand-ins whose calls go out on
 #             descriptor 3 to a `serve` process, so that the answer never shares a process with what is expected of it
+#   probe     says what holds here
+# What is imported here is paid for by every test: json waits until it is needed.
 import sys
 
 sys.path = [entry for entry in sys.path if entry]
 
 import builtins
 import ctypes
-import json
 import os
-import platform
 import resource
 
 
 # ---- rights ----------------------------------------------------------------------------------------------------------
 
-def confine(job):
-    limits = job['limits']
+def confine(limits, readable):
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: nothing survives the worker that started it
     libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: other processes of this user cannot look inside
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     held = []
-    if job['readable'] and restrict_files(libc, job['readable']):
+    if readable and restrict_files(libc, readable):
         held.append('landlock')
-    memory, stack = limits['memory_bytes'], 256 << 20
-    lower(resource.RLIMIT_AS, memory)
+    lower(resource.RLIMIT_AS, limits['memory_bytes'])
     lower(resource.RLIMIT_CPU, limits['cpu_seconds'])
     lower(resource.RLIMIT_FSIZE, limits['file_bytes'])
     lower(resource.RLIMIT_NOFILE, 64)
     lower(resource.RLIMIT_CORE, 0)
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    stack, hard = 256 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
     forkless = restrict_calls(libc)
     if forkless:
@@ -88,7 +87,7 @@ CLONE, CLONE3, CLONE_THREAD = 56, 435, 0x10000
 
 def restrict_calls(libc):
     """seccomp: no new processes (threads are fine), no sockets, no signals to others, no way out of the group."""
-    if platform.machine() != 'x86_64':
+    if os.uname().machine != 'x86_64':
         return False
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, kill = 0x7FFF0000, 0x80000000
@@ -176,16 +175,17 @@ def decode(wire, dereference):
 
 class Channel:
     def __init__(self, reader):
-        self.reader = reader
+        import json
+        self.json, self.reader = json, reader
 
     def receive(self):
         line = self.reader.readline()
         if not line:
             os._exit(0)
-        return json.loads(line)
+        return self.json.loads(line)
 
     def send(self, message):
-        data = json.dumps(message).encode() + b'\n'
+        data = self.json.dumps(message).encode() + b'\n'
         while data:
             data = data[os.write(3, data):]
 
@@ -243,7 +243,7 @@ def described(error):
     return {'type': type(error).__name__, 'message': str(error)[:300]}
 
 
-def serve(job, channel):
+def serve(text, channel):
     objects = []
 
     def refer(value):
@@ -251,7 +251,7 @@ def serve(job, channel):
         return len(objects) - 1
 
     try:
-        namespace = load(job['code'], 'answer')
+        namespace = load(text, 'answer')
     except BaseException as error:
         channel.send({'error': described(error)})
         return
@@ -278,7 +278,7 @@ def serve(job, channel):
                 channel.send({'value': encode(getattr(target(request), request['attribute']), refer)})
                 continue
             if 'json' in request:  # arguments as the data set writes them: 2.0 stays a float, 10**30 stays exact
-                args = [json.loads(text) for text in request['json']]
+                args = [channel.json.loads(text) for text in request['json']]
                 channel.send({'value': encode(target(request)(*args), refer)})
                 continue
             args = [decode(entry, objects.__getitem__) for entry in request['args']]
@@ -309,7 +309,7 @@ def reply_of(channel):
     raise AnswerError(f"{reply['error']['type']}: {message}")
 
 
-def check(job, channel):
+def check(text, entry_point, channel):
     calls = 0
 
     def ask(request):
@@ -357,7 +357,7 @@ def check(job, channel):
         raise TypeError(f"a test handed {type(value).__name__} to the answer; only plain data crosses to it")
 
     try:
-        code = compile(job['code'], 'tests.py', 'exec')
+        code = compile(text, 'tests.py', 'exec')
     except (SyntaxError, ValueError) as error:
         return channel.send({'broken': f'the tests are no Python: {error}'})
     try:
@@ -372,8 +372,8 @@ def check(job, channel):
         if 'random' in namespace:
             namespace['random'].seed(0)
         exec(code, namespace)
-        if job.get('entry_point'):
-            namespace['check'](Remote({'call': job['entry_point']}))
+        if entry_point:
+            namespace['check'](Remote({'call': entry_point}))
         elif calls == 0:
             for name, test in list(namespace.items()):
                 if name.startswith('test') and not isinstance(test, Remote) and callable(test):
@@ -385,16 +385,20 @@ def check(job, channel):
 
 def main():
     reader = os.fdopen(3, 'rb', closefd=False)
-    job = json.loads(reader.readline())
-    held = confine(job)
-    if job['mode'] == 'probe':
-        import _struct  # a compiled module: the library folder is readable
-        return Channel(reader).send({'held': held, 'version': platform.python_version()})
-    if job['mode'] == 'program':
+    mode, entry_point, readable, *numbers = reader.readline().decode().rstrip('\n').split('\t')
+    names = 'memory_bytes', 'cpu_seconds', 'file_bytes', 'processes', 'own_user', 'code_bytes'
+    limits = dict(zip(names, map(int, numbers)))
+    text = reader.read(limits['code_bytes']).decode()
+    held = confine(limits, readable.split(':') if readable else [])
+    if mode == 'program':
         os.close(3)
-        load(job['code'], '__main__')
+        load(text, '__main__')
+    elif mode == 'serve':
+        serve(text, Channel(reader))
+    elif mode == 'check':
+        check(text, entry_point, Channel(reader))
     else:
-        {'serve': serve, 'check': check}[job['mode']](job, Channel(reader))
+        Channel(reader).send({'held': held, 'version': sys.version.split()[0]})
 
 
 main()

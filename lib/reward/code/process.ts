@@ -37,7 +37,7 @@ export interface SandboxProcess {
 }
 
 export interface StartOptions {
-  /** The first line on descriptor 3. */
+  /** What stands first on descriptor 3. */
   job: string;
   /** Standard input; with it standard output is collected. Without it both are /dev/null. */
   input?: string;
@@ -70,9 +70,10 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
     ...(command.uid === undefined ? {} : { uid: command.uid, gid: command.gid }),
   });
   let stoppedFor: 'time' | 'output' | undefined;
+  let exited = false;
   const stop = (reason?: 'time' | 'output') => {
     stoppedFor ??= reason;
-    killGroup(child);
+    if (!exited) killGroup(child);
     // Whoever left the group and still holds the other ends must not keep us waiting.
     for (const stream of child.stdio) stream?.destroy();
   };
@@ -95,7 +96,7 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
 
   const channel = child.stdio[3] as Duplex;
   channel.on('error', ignore);
-  channel.write(`${job}\n`);
+  channel.write(job);
   const lines = lineReader(channel, outputBytes, () => stop('output'));
 
   const ended = new Promise<Ended>((resolve) => {
@@ -116,7 +117,10 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
       failure = error;
       finish(null, null);
     });
-    child.on('exit', () => killGroup(child));
+    child.on('exit', () => {
+      exited = true;
+      killGroup(child); // who is left of the group
+    });
     child.on('close', finish);
   });
 
@@ -130,52 +134,45 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
 
 /** Splits a stream into lines; `flood` is called once more than `maxBytes` wait. */
 function lineReader(stream: Duplex, maxBytes: number, flood: () => void) {
-  const ready: string[] = [];
+  const ready: Buffer[] = [];
   let waiting: ((line: string | undefined) => void) | undefined;
   let parts: Buffer[] = [];
-  let bytes = 0;
+  let waitingBytes = 0;
   let over = false;
-  const deliver = (line: string) => {
-    if (waiting === undefined) {
-      ready.push(line);
-      return;
-    }
+  const hand = () => {
+    if (waiting === undefined || (ready.length === 0 && !over)) return;
     const take = waiting;
+    const line = ready.shift();
     waiting = undefined;
-    bytes -= line.length;
-    take(line);
+    waitingBytes -= line === undefined ? 0 : line.length + 1;
+    take(line?.toString('utf8'));
   };
   const end = () => {
     over = true;
-    waiting?.(undefined);
-    waiting = undefined;
+    hand();
   };
   stream.on('data', (chunk: Buffer) => {
-    bytes += chunk.length;
-    if (bytes > maxBytes) {
+    waitingBytes += chunk.length;
+    if (waitingBytes > maxBytes) {
       flood();
       return;
     }
     let start = 0;
     for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, start)) {
-      parts.push(chunk.subarray(start, at));
-      start = at + 1;
-      deliver(Buffer.concat(parts).toString('utf8'));
+      ready.push(Buffer.concat([...parts, chunk.subarray(start, at)]));
       parts = [];
+      start = at + 1;
     }
     if (start < chunk.length) parts.push(chunk.subarray(start));
+    hand();
   });
   stream.on('end', end);
   return {
     end,
     next: () =>
       new Promise<string | undefined>((resolve) => {
-        const line = ready.shift();
-        if (line !== undefined) {
-          bytes -= line.length;
-          resolve(line);
-        } else if (over) resolve(undefined);
-        else waiting = resolve;
+        waiting = resolve;
+        hand();
       }),
   };
 }

@@ -3,7 +3,7 @@
 // has them, seccomp and Landlock. docs/code-verifier.md says what each level prevents.
 
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { ArcherError, messageOf } from '../../errors.js';
@@ -22,6 +22,7 @@ export interface SandboxOptions {
 export interface SandboxJob {
   mode: 'program' | 'serve' | 'check' | 'probe';
   code: string;
+  /** Of test code that defines `check`. */
   entryPoint?: string | undefined;
   /** CPU time of the process, in whole seconds. */
   cpuSeconds: number;
@@ -99,7 +100,7 @@ async function findPythons(): Promise<Python[]> {
 
 /** The same hash seed for every run, so that an answer that prints a set gets the same verdict every time. */
 const environment = {
-  PATH: '/usr/bin:/bin',
+  PATH: '/usr/local/bin:/usr/bin:/bin',
   HOME: '/tmp',
   LC_ALL: 'C.UTF-8',
   PYTHONHASHSEED: '0',
@@ -122,16 +123,17 @@ function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['
     '/dev/urandom',
   ];
   return ({ mode, code, entryPoint, cpuSeconds, input, outputBytes }) => {
-    const limits = {
-      memory_bytes: memoryBytes,
-      cpu_seconds: cpuSeconds,
-      file_bytes: confined ? fileMiB * 2 ** 20 : 0,
+    const limits = [
+      memoryBytes,
+      cpuSeconds,
+      confined ? fileMiB * 2 ** 20 : 0,
       processes,
-      own_user: isRoot,
-    };
-    const job = { mode, code, entry_point: entryPoint, limits, readable: confined ? [] : readable };
+      Number(isRoot),
+      Buffer.byteLength(code),
+    ];
+    const header = [mode, entryPoint ?? '', confined ? '' : readable.join(':'), ...limits].join('\t');
     return startProcess(command, {
-      job: JSON.stringify(job),
+      job: `${header}\n${code}`,
       input: mode === 'program' ? (input ?? '') : undefined,
       outputBytes,
     });
@@ -159,8 +161,7 @@ function bubblewrap(python: Python): Command {
     ...['--size', String(fileMiB * 2 ** 20), '--tmpfs', '/tmp', '--chdir', '/tmp', '--remount-ro', '/'],
     ...['--', python.executable, ...pythonArgs],
   ];
-  const file = ['/usr/bin/bwrap', '/usr/local/bin/bwrap', '/bin/bwrap'].find((path) => existsSync(path)) ?? 'bwrap';
-  return { file, args, env: environment, signalsAsStatus: true, ...unprivileged };
+  return { file: 'bwrap', args, env: environment, signalsAsStatus: true, ...unprivileged };
 }
 
 async function probe(start: Sandbox['start']): Promise<{ held: string[]; version: string } | { failure: string }> {

@@ -67,15 +67,17 @@ function fromList(list: unknown[], extra: Fields): CodeTest[] {
     return entries.length === 0 ? [] : [assertTest(entries.join('\n'), extra.entry_point)];
   }
   return entries.map((entry, i) => {
-    if (!isFields(entry) || typeof entry.output !== 'string')
+    if (!isFields(entry) || typeof entry.output !== 'string') {
       throw new TestsError(`test ${i + 1} is no { input, output }`);
+    }
     if (entry.testtype !== 'functional') return stdinTest(entry.input, entry.output);
     const metadata = [entry.metadata, extra.metadata, extra].map(fieldsOf);
     const name = metadata
       .flatMap((fields) => [fields.func_name, fields.fn_name])
       .find((value) => typeof value === 'string');
-    if (typeof name !== 'string')
+    if (typeof name !== 'string') {
       throw new TestsError(`test ${i + 1} is functional, and metadata.func_name is missing`);
+    }
     return callTest(name, entry.input, entry.output, false);
   });
 }
@@ -132,8 +134,9 @@ function callTest(name: string, input: unknown, output: unknown, wrapped: boolea
 function assertTest(code: string, entryPoint: unknown): AssertTest {
   const hasCheck = /^def check\(/m.test(code) && !/^check\(/m.test(code);
   if (!hasCheck) return { kind: 'assert', code };
-  if (typeof entryPoint !== 'string')
-    throw new TestsError('the tests define check(), and entry_point does not say what to check');
+  if (typeof entryPoint !== 'string' || !/^\w+$/.test(entryPoint)) {
+    throw new TestsError('the tests define check(), and entry_point does not name the function to check');
+  }
   return { kind: 'assert', code, entryPoint };
 }
 
