@@ -76,7 +76,7 @@ test('every compiled file has its source', () => {
   const orphans = paths
     .filter((path) => path.startsWith('dist/'))
     .map((path) => path.replace(/^dist\//, 'lib/').replace(/(\.d)?\.(ts|js|mjs)$/, ''))
-    .filter((base) => !existsSync(join(packageRoot, `${base}.ts`)) && !existsSync(join(packageRoot, `${base}.mjs`)));
+    .filter((base) => ['', '.ts', '.mjs'].every((ending) => !existsSync(join(packageRoot, `${base}${ending}`))));
   expect(orphans).toEqual([]);
 });
 
