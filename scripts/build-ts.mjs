@@ -1,5 +1,5 @@
-// Compiles lib/ into dist/ and copies lib's .mjs files (worker entry points). Does nothing in an installed package,
-// which ships dist/ and has no lib/.
+// Compiles lib/ into dist/ and copies lib's .mjs files (worker entry points) and .py files (the code verifier's harness).
+// Does nothing in an installed package, which ships dist/ and has no lib/.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
@@ -15,8 +15,9 @@ function filesOf(folder) {
 
 function removeOrphans() {
   for (const path of filesOf(dist)) {
-    const base = join(lib, relative(dist, path)).replace(/(\.d)?\.[cm]?[jt]s$/, '');
-    if (!existsSync(`${base}.ts`) && !existsSync(`${base}.mjs`)) rmSync(path);
+    const source = join(lib, relative(dist, path));
+    const base = source.replace(/(\.d)?\.[cm]?[jt]s$/, '');
+    if (!existsSync(source) && !existsSync(`${base}.ts`) && !existsSync(`${base}.mjs`)) rmSync(path);
   }
 }
 
@@ -49,7 +50,7 @@ export async function buildTs() {
     [tsc, '-p', 'tsconfig.build.json', '--incremental', '--tsBuildInfoFile', memory],
     { cwd: packageRoot },
   );
-  for (const path of filesOf(lib).filter((name) => name.endsWith('.mjs'))) {
+  for (const path of filesOf(lib).filter((name) => /\.(mjs|py)$/.test(name))) {
     const target = join(dist, relative(lib, path));
     mkdirSync(dirname(target), { recursive: true });
     copyFileSync(path, target);

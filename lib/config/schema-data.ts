@@ -93,7 +93,7 @@ export const rolloutOptions = {
 export const rewardOptions = {
   name: oneOf(
     'auto',
-    ['auto', 'exact', 'numeric', 'math'],
+    ['auto', 'exact', 'numeric', 'math', 'code'],
     'Built-in verifier; auto: by the row’s data_source, else math.',
   ),
   path: textOrNull(
@@ -102,5 +102,15 @@ export const rewardOptions = {
   ),
   timeout_seconds: num(10, { above: 0 }, 'Time for one response; then its worker is ended and the outcome is timeout.'),
   workers: int(0, { min: 0 }, 'Verifier processes; 0: one per core.'),
+  code: {
+    test_seconds: num(6, { above: 0 }, 'Wall-clock and processor time of one test of a program.'),
+    memory_mb: int(1024, { min: 64 }, 'Address space of a judged program, in MiB.'),
+    max_tests: int(0, { min: 0 }, 'Tests of a program at most, spread evenly over all; 0: all.'),
+    isolation: oneOf(
+      'auto',
+      ['auto', 'bubblewrap', 'rlimits'],
+      'What keeps judged programs apart; auto: the strongest that works on this machine.',
+    ),
+  },
   self_test: bool(true, 'Before training the verifier must give 1 to gold answers and 0 to a wrong one.'),
 };

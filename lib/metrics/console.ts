@@ -175,7 +175,8 @@ export class ConsoleSink implements MetricsSink {
     const current = this.#stage.current;
     if (current === undefined) return `step ${this.#last?.step ?? this.#info?.startStep ?? 0}`;
     const percent = current.fraction === undefined ? '' : ` ${Math.floor(current.fraction * 100)} %`;
-    return `step ${current.step}/${this.#info?.totalSteps ?? '?'}: ${current.stage}${percent}`;
+    const detail = current.detail === undefined ? '' : `, ${current.detail}`;
+    return `step ${current.step}/${this.#info?.totalSteps ?? '?'}: ${current.stage}${percent}${detail}`;
   }
 
   #secondsLeft(): number {

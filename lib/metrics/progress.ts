@@ -9,6 +9,8 @@ export interface ProgressUpdate {
   stage: Stage;
   /** 0 to 1; undefined where the stage cannot tell. */
   fraction?: number;
+  /** What everybody waits for, where that takes long. */
+  detail?: string | undefined;
 }
 
 /** Remembers the current stage, since when it runs, and when it was last spoken of. Times in milliseconds. */

@@ -1,14 +1,13 @@
 // The door to the rewards: one Scorer, whatever judges behind it.
 //
-// Built-in verifiers run in this process: their work is bounded by counted steps, not by a clock, so the verdict on a
-// response is the same on a slow machine as on a fast one. A module of the user's always runs in worker processes,
-// because only a process can be killed.
+// Built-in verifiers and modules of the user's run in one pool of worker processes: only a process can be killed, and the
+// trainer's own, large and full of weights, is a bad place to start programs from. A function runs in this process.
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ArcherError, messageOf } from '../errors.js';
+import type { CodeOptions } from './code.js';
 import type { RewardFunction, RewardInput, Scorer, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
-import { builtinVerifiers, verifierForSource, type VerifierName } from './verifiers.js';
+import { verifierForSource, type VerifierName, verifierNames } from './verifiers.js';
 import { createWorkerPool } from './worker-pool.js';
 
 export interface CreateScorerOptions {
@@ -21,18 +20,22 @@ export interface CreateScorerOptions {
   fn?: RewardFunction;
   /** For one response. Default 10. */
   timeoutSeconds?: number;
-  /** Worker processes for `path`. Default: the number of cores. */
+  /** Worker processes. Default: the number of cores. */
   workers?: number;
+  /** Silence after which progress names the response that everybody waits for. Default 5. */
+  heartbeatSeconds?: number;
+  /** Limits of the verifier `code`. */
+  code?: Partial<CodeOptions>;
 }
 
 /**
- * Makes the scorer that the options name. A module is loaded, in a worker, before this returns.
+ * Makes the scorer that the options name. A verifier or module is loaded, in a worker, before this returns.
  *
- * @throws ArcherError ARCHER_E_REWARD: more than one of name, path and fn, an unknown name, or a module that is
- * missing, cannot be loaded or has no default function.
+ * @throws ArcherError ARCHER_E_REWARD: more than one of name, path and fn, an unknown name, a module that is missing,
+ * cannot be loaded or has no default function, or a verifier that does not work on this machine.
  */
 export async function createScorer(options: CreateScorerOptions = {}): Promise<Scorer> {
-  const { name, path, fn, timeoutSeconds = 10, workers } = options;
+  const { name, path, fn, timeoutSeconds = 10, workers, heartbeatSeconds, code } = options;
   const given = [name, path, fn].filter((entry) => entry !== undefined);
   if (given.length > 1) {
     throw new ArcherError('ARCHER_E_REWARD', 'Give one of reward.name, reward.path and a function, not several.');
@@ -40,55 +43,27 @@ export async function createScorer(options: CreateScorerOptions = {}): Promise<S
   if (!(timeoutSeconds > 0)) {
     throw new ArcherError('ARCHER_E_REWARD', `reward.timeout_seconds is ${timeoutSeconds}; it must be above 0.`);
   }
-  if (path !== undefined) {
-    const pool = await createWorkerPool({ path, timeoutSeconds, workers });
-    return { description: path, score: (inputs, opts) => pool.scoreAll(inputs, opts), dispose: () => pool.dispose() };
-  }
   if (fn !== undefined) return functionScorer(fn, timeoutSeconds);
-  if (name !== undefined && !Object.hasOwn(builtinVerifiers, name)) {
+  if (name !== undefined && !verifierNames.includes(name)) {
     throw new ArcherError(
       'ARCHER_E_REWARD',
-      `There is no built-in verifier "${name}"; there are ${Object.keys(builtinVerifiers).join(', ')}. For others set reward.path to a module.`,
+      `There is no built-in verifier "${name}"; there are ${verifierNames.join(', ')}. For others set reward.path to a module.`,
     );
   }
-  return builtinScorer(name);
-}
-
-const turnMs = 10;
-
-function builtinScorer(name: VerifierName | undefined): Scorer {
+  const judge = path === undefined ? { builtin: { name, code } } : { path };
+  const pool = await createWorkerPool({ judge, timeoutSeconds, workers, heartbeatSeconds });
   return {
-    description: name ?? 'by data_source',
-    async score(inputs, options = {}) {
-      const verdicts: Verdict[] = [];
-      let turnStart = performance.now();
-      for (const input of inputs) {
-        if (performance.now() - turnStart > turnMs) {
-          await nextTurn();
-          turnStart = performance.now();
-        }
-        throwIfAborted(options.signal);
-        verdicts.push(judge(builtinVerifiers[name ?? verifierForSource(input.dataSource)], input));
-        options.onProgress?.({ done: verdicts.length, total: inputs.length });
-      }
-      return verdicts;
-    },
-    async dispose() {},
+    description: path ?? name ?? 'by data_source',
+    verifierFor: (dataSource) => (path === undefined ? (name ?? verifierForSource(dataSource)) : undefined),
+    score: (inputs, opts) => pool.scoreAll(inputs, opts),
+    dispose: () => pool.dispose(),
   };
-}
-
-/** A fault of a verifier costs one response, like anybody's. */
-function judge(verify: (input: RewardInput) => Verdict, input: RewardInput): Verdict {
-  try {
-    return verify(input);
-  } catch (error) {
-    return crash(messageOf(error));
-  }
 }
 
 function functionScorer(fn: RewardFunction, timeoutSeconds: number): Scorer {
   return {
     description: fn.name === '' ? 'a function' : `the function ${fn.name}`,
+    verifierFor: () => undefined,
     async score(inputs, options = {}) {
       throwIfAborted(options.signal);
       let done = 0;

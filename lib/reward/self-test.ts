@@ -1,9 +1,10 @@
 // Before a run: the verifier must give 1 to the gold answers of a sample of the data and 0 to a wrong one. A verifier
 // that returns 0 for everything, or 1 for everything, trains for hours without anybody noticing; here it costs a second.
 
-import { ArcherError } from '../errors.js';
+import { ArcherError, messageOf } from '../errors.js';
 import type { Dataset } from '../data/dataset.js';
 import type { Row } from '../data/types.js';
+import { replayProgram } from './code/replay.js';
 import type { RewardInput, Scorer, Verdict } from './types.js';
 
 export interface SelfTestOptions {
@@ -18,13 +19,15 @@ export interface SelfTestReport {
 }
 
 const wrongAnswer = '-987654321.123';
+const wrongProgram = '```python\nprint("-987654321.123")\n```';
 
 /**
  * Tries a scorer on the data set's own gold answers.
  *
  * A built-in verifier must give exactly 1 to `\boxed{gold}` and 0 to a wrong answer. A custom function may want another
  * form, and may give other numbers: of `\boxed{gold}` and the bare gold one must be `ok`, with a score above that of the
- * wrong answer.
+ * wrong answer. For programs the gold answer is one that knows the tests by heart (code/replay.ts); where a row has test
+ * code instead, a wrong program must be `wrong`.
  *
  * @param options.custom the scorer is a function of the user's
  * @throws ArcherError ARCHER_E_REWARD naming the row, what was tried and what came back.
@@ -37,8 +40,11 @@ export async function selfTestReward(
   const { rows = 12, custom = false, signal } = options;
   const sample = spread(dataset.rows, rows).map((i) => dataset.get(i));
   const tries = sample.map((row) => {
-    const gold = Array.isArray(row.groundTruth) ? (row.groundTruth[0] ?? '') : row.groundTruth;
-    return [...goldResponses(gold, custom), `\\boxed{${wrongAnswer}}`].map((response) => inputOf(row, response));
+    const isCode = scorer.verifierFor(row.dataSource) === 'code';
+    const responses = isCode
+      ? [...goldPrograms(row, scorer.description), wrongProgram]
+      : [...goldResponses(row, custom), `\\boxed{${wrongAnswer}}`];
+    return responses.map((response) => inputOf(row, response));
   });
   const verdicts = await scorer.score(tries.flat(), { signal });
 
@@ -51,30 +57,50 @@ export async function selfTestReward(
   return { rows: sample.length };
 }
 
-function goldResponses(gold: string, custom: boolean): string[] {
+function goldResponses(row: Row, custom: boolean): string[] {
+  const gold = Array.isArray(row.groundTruth) ? (row.groundTruth[0] ?? '') : row.groundTruth;
   const boxed = gold.includes('\\boxed') || gold.includes('\\fbox') ? gold : `\\boxed{${gold}}`;
   return custom ? [boxed, gold] : [boxed];
+}
+
+/** Empty for test code: a row holds no solution of it. The wrong program still shows that the tests run. */
+function goldPrograms(row: Row, scorer: string): string[] {
+  try {
+    const program = replayProgram(row.groundTruth, row.extraInfo);
+    return program === undefined ? [] : [`\`\`\`python\n${program}\n\`\`\``];
+  } catch (error) {
+    throw failure(row, scorer, `cannot read the tests: ${messageOf(error)}`);
+  }
 }
 
 function checkRow(row: Row, inputs: RewardInput[], verdicts: Verdict[], custom: boolean, scorer: string): void {
   const wrong = verdicts.at(-1) as Verdict;
   const golds = verdicts.slice(0, -1);
+  if (golds.length === 0) {
+    if (wrong.outcome === 'wrong') return;
+    throw failure(row, scorer, `cannot judge a wrong program: ${show(wrong)}`);
+  }
   const best = golds.reduce((a, b) => (b.score > a.score ? b : a));
   const accepted = custom ? golds.some((verdict) => verdict.outcome === 'ok') : best.score === 1;
   if (!accepted) {
-    const shown = golds.map((verdict, i) => `${JSON.stringify(inputs[i]?.response)} → ${show(verdict)}`).join(', ');
+    const shown = golds.map((verdict, i) => `${shortText(inputs[i]?.response)} → ${show(verdict)}`).join(', ');
     throw failure(row, scorer, `refuses the row's own gold answer: ${shown}`);
   }
   if (custom ? wrong.score >= best.score : wrong.score !== 0) {
-    throw failure(row, scorer, `rewards a wrong answer: ${JSON.stringify(inputs.at(-1)?.response)} → ${show(wrong)}`);
+    throw failure(row, scorer, `rewards a wrong answer: ${shortText(inputs.at(-1)?.response)} → ${show(wrong)}`);
   }
 }
 
 function failure(row: Row, scorer: string, problem: string): ArcherError {
   return new ArcherError(
     'ARCHER_E_REWARD',
-    `The reward (${scorer}) ${problem} (${row.origin.file}, line ${row.origin.line}, data source ${row.dataSource}, ground truth ${JSON.stringify(row.groundTruth)}). Correct the reward or the data, or set reward.self_test: off.`,
+    `The reward (${scorer}) ${problem} (${row.origin.file}, line ${row.origin.line}, data source ${row.dataSource}, ground truth ${shortText(row.groundTruth)}). Correct the reward or the data, or set reward.self_test: off.`,
   );
+}
+
+function shortText(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
 function show(verdict: Verdict): string {

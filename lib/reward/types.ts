@@ -1,6 +1,8 @@
 // What a reward function gets and gives. `ok` and `wrong` are verdicts on a response; the other outcomes say that there
 // was no verdict, and are counted apart, so that a broken verifier never looks like a model that learns nothing.
 
+import type { VerifierName } from './verifiers.js';
+
 /** One response to judge. */
 export interface RewardInput {
   /** The last user message of the prompt. */
@@ -30,6 +32,8 @@ export interface Verdict {
   outcome: Outcome;
   /** What was taken for the response's answer. */
   extracted?: string;
+  /** What ended a judged program: exception, exit, memory, output, processes, signal, wall or cpu. */
+  detail?: string | undefined;
   /** Why there is no verdict. */
   message?: string;
 }
@@ -53,14 +57,24 @@ export type RewardFunction = (input: RewardInput) => RewardResult | Promise<Rewa
 export interface ScoreOptions {
   /** Rejects with ARCHER_E_ABORTED and kills the workers that are busy. */
   signal?: AbortSignal;
-  /** Called after every verdict. */
-  onProgress?: (progress: { done: number; total: number }) => void;
+  /** Called after every verdict, and every few seconds without one. */
+  onProgress?: (progress: ScoreProgress) => void;
+}
+
+export interface ScoreProgress {
+  done: number;
+  total: number;
+  /** The response that everybody waits for: the one that has been judged for longest. Only where there was no verdict for
+   * some seconds. */
+  waiting?: { index: number; seconds: number; stage: string };
 }
 
 /** Judges responses. The verdicts stand in the order of the inputs; one that fails does not touch the others. */
 export interface Scorer {
   /** What judges: the name of a verifier, `by data_source`, or the path of a module. */
   readonly description: string;
+  /** The built-in verifier of rows from this source; undefined where a module or a function judges. */
+  verifierFor(dataSource: string): VerifierName | undefined;
   score(inputs: readonly RewardInput[], options?: ScoreOptions): Promise<Verdict[]>;
   /** Ends the worker processes. Twice is fine. */
   dispose(): Promise<void>;

@@ -36,6 +36,7 @@ function fromParts(value: unknown, outcome: Outcome | undefined, parts: Partial<
   }
   const verdict: Verdict = { score, outcome: outcome ?? (score > 0 ? 'ok' : 'wrong') };
   if (parts.extracted !== undefined) verdict.extracted = clip(String(parts.extracted));
+  if (parts.detail !== undefined) verdict.detail = clip(String(parts.detail));
   if (parts.message !== undefined) verdict.message = clip(String(parts.message));
   return verdict;
 }

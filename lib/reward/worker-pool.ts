@@ -1,6 +1,6 @@
-// Worker processes for a reward module. One response at a time per worker; past its time a worker is killed (SIGKILL,
-// with whatever it started) and a new one takes its place, so a hang, an exception, process.exit() or running out of
-// memory costs the response it happened on and no other.
+// Worker processes for built-in verifiers and reward modules. One response at a time per worker; past its time a worker is
+// killed (SIGKILL, with whatever it started) and a new one takes its place, so a hang, an exception, process.exit() or
+// running out of memory costs the response it happened on and no other.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { statSync } from 'node:fs';
@@ -8,20 +8,23 @@ import { availableParallelism } from 'node:os';
 import { extname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ArcherError } from '../errors.js';
+import type { BuiltinOptions } from './builtin.js';
 import type { RewardInput, ScoreOptions, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
 
-const workerFile = fileURLToPath(new URL('./custom-worker.mjs', import.meta.url));
+const workerFile = fileURLToPath(new URL('./worker.mjs', import.meta.url));
 const startSeconds = 60;
 const heapMiB = 1024;
 
 export interface WorkerPoolOptions {
-  /** The module; relative paths are taken from the working directory. */
-  path: string;
+  /** A module, relative paths from the working directory, or built-in verifiers. */
+  judge: { path: string } | { builtin: BuiltinOptions };
   /** For one response. */
   timeoutSeconds: number;
   /** Worker processes. Default: the number of cores. They are started as they are needed. */
   workers?: number;
+  /** Silence after which progress names the response that everybody waits for. Default 5. */
+  heartbeatSeconds?: number;
 }
 
 export interface WorkerPool {
@@ -36,22 +39,34 @@ type FromWorker =
   | { type: 'refused'; message: string }
   | { type: 'verdict'; id: number; value: unknown }
   | { type: 'threw'; id: number; message: string }
+  | { type: 'stage'; id: number; message: string }
+  | { type: 'notice'; message: string }
   | { type: 'stray'; message: string };
 
 interface Worker {
-  judge(input: RewardInput): Promise<Verdict>;
+  judge(input: RewardInput, stage: (text: string) => void): Promise<Verdict>;
   isAlive(): boolean;
   kill(): void;
 }
 
+/** What a worker loads, as its argument and in words. */
+interface Loaded {
+  argument: string;
+  name: string;
+  timeoutSeconds: number;
+  /** Told once what a worker has to say about this machine. */
+  notice: (text: string) => void;
+}
+
 /**
- * Starts a pool and loads the module in its first worker.
+ * Starts a pool and loads what judges in its first worker.
  *
- * @throws ArcherError ARCHER_E_REWARD: the file is missing, cannot be loaded, or has no default function.
+ * @throws ArcherError ARCHER_E_REWARD: a module is missing, cannot be loaded, or has no default function; a built-in
+ * verifier does not work on this machine.
  */
 export async function createWorkerPool(options: WorkerPoolOptions): Promise<WorkerPool> {
-  const file = resolve(options.path);
-  checkModule(file);
+  const { heartbeatSeconds = 5 } = options;
+  const loaded = whatToLoad(options);
   const size = Math.max(1, options.workers ?? availableParallelism());
   const workers = new Set<Worker>();
   const idle: Worker[] = [];
@@ -59,7 +74,7 @@ export async function createWorkerPool(options: WorkerPoolOptions): Promise<Work
   let busy = false;
 
   const start = async (): Promise<Worker> => {
-    const worker = await startWorker(file, options.timeoutSeconds, workers);
+    const worker = await startWorker(loaded, workers);
     if (disposed) worker.kill();
     return worker;
   };
@@ -80,6 +95,20 @@ export async function createWorkerPool(options: WorkerPoolOptions): Promise<Work
       const verdicts: Verdict[] = new Array(inputs.length);
       let next = 0;
       let done = 0;
+      const judged = new Map<number, { sinceMs: number; stage: string }>();
+      let spokenMs = performance.now();
+      const report = (waiting?: { index: number; seconds: number; stage: string }) => {
+        spokenMs = performance.now();
+        onProgress?.({ done, total: inputs.length, ...(waiting === undefined ? {} : { waiting }) });
+      };
+      const heartbeat = setInterval(() => {
+        const now = performance.now();
+        // A Map keeps the order of insertion: the first is the one that has been judged for longest.
+        const [oldest] = judged;
+        if (oldest === undefined || now - spokenMs < heartbeatSeconds * 1000) return;
+        const [index, { sinceMs, stage }] = oldest;
+        report({ index, seconds: (now - sinceMs) / 1000, stage });
+      }, heartbeatSeconds * 200);
       signal?.addEventListener('abort', killAll, { once: true });
       const lane = async () => {
         let worker: Worker | undefined;
@@ -87,9 +116,14 @@ export async function createWorkerPool(options: WorkerPoolOptions): Promise<Work
           const at = next;
           next += 1;
           if (worker === undefined || !worker.isAlive()) worker = takeIdle(idle) ?? (await start());
-          verdicts[at] = await worker.judge(inputs[at] as RewardInput);
+          const own = { sinceMs: performance.now(), stage: '' };
+          judged.set(at, own);
+          verdicts[at] = await worker.judge(inputs[at] as RewardInput, (text) => {
+            own.stage = text;
+          });
+          judged.delete(at);
           done += 1;
-          if (!signal?.aborted) onProgress?.({ done, total: inputs.length });
+          if (!signal?.aborted) report();
         }
         if (worker?.isAlive()) idle.push(worker);
       };
@@ -101,6 +135,7 @@ export async function createWorkerPool(options: WorkerPoolOptions): Promise<Work
         if (failed !== undefined) throw failed.reason;
         return verdicts;
       } finally {
+        clearInterval(heartbeat);
         signal?.removeEventListener('abort', killAll);
         busy = false;
       }
@@ -118,6 +153,21 @@ function takeIdle(idle: Worker[]): Worker | undefined {
     if (worker.isAlive()) return worker;
   }
   return undefined;
+}
+
+function whatToLoad({ judge, timeoutSeconds }: WorkerPoolOptions): Loaded {
+  const said = new Set<string>();
+  const notice = (text: string) => {
+    if (!said.has(text)) process.emitWarning(text, { code: 'ARCHER_W_REWARD' });
+    said.add(text);
+  };
+  if ('builtin' in judge) {
+    const name = `verifier ${judge.builtin.name ?? 'by data_source'}`;
+    return { argument: JSON.stringify(judge), name, timeoutSeconds, notice };
+  }
+  const file = resolve(judge.path);
+  checkModule(file);
+  return { argument: JSON.stringify({ module: file }), name: `module ${file}`, timeoutSeconds, notice };
 }
 
 function checkModule(file: string): void {
@@ -141,10 +191,11 @@ function checkModule(file: string): void {
   }
 }
 
-async function startWorker(file: string, timeoutSeconds: number, alive: Set<Worker>): Promise<Worker> {
+async function startWorker(loaded: Loaded, alive: Set<Worker>): Promise<Worker> {
+  const { timeoutSeconds } = loaded;
   // detached: a process group of its own, so that Ctrl-C in the terminal reaches the trainer alone (it saves first) and
   // killing the group also ends what the module started. What the module prints goes to stderr: stdout may be JSON.
-  const child = fork(workerFile, [file], {
+  const child = fork(workerFile, [loaded.argument], {
     serialization: 'advanced',
     detached: true,
     execArgv: [`--max-old-space-size=${heapMiB}`],
@@ -171,10 +222,11 @@ async function startWorker(file: string, timeoutSeconds: number, alive: Set<Work
       killGroup(child);
       end('it was killed');
     },
-    judge: (input) =>
+    judge: (input, stage) =>
       new Promise((settle) => {
         jobs += 1;
         const id = jobs;
+        let reached = '';
         const finish = (verdict: Verdict) => {
           clearTimeout(timer);
           onMessage = keepStray;
@@ -183,14 +235,18 @@ async function startWorker(file: string, timeoutSeconds: number, alive: Set<Work
           settle(verdict);
         };
         const timer = setTimeout(() => {
-          finish(timeout(timeoutSeconds, stray === '' ? '' : `; an exception outside of the call: ${stray}`));
+          const note = `${reached === '' ? '' : `, at ${reached}`}${stray === '' ? '' : `; an exception outside of the call: ${stray}`}`;
+          finish(timeout(timeoutSeconds, note));
           worker.kill();
         }, timeoutSeconds * 1000);
         onEnd = (reason) => finish(crash(`the reward process ended: ${reason}`));
         onMessage = (message) => {
           if (message.type === 'verdict' && message.id === id) finish(toVerdict(message.value));
           else if (message.type === 'threw' && message.id === id) finish(crash(message.message));
-          else keepStray(message);
+          else if (message.type === 'stage' && message.id === id) {
+            reached = message.message;
+            stage(reached);
+          } else keepStray(message);
         };
         if (ended !== undefined) return onEnd(ended);
         stray = '';
@@ -202,6 +258,7 @@ async function startWorker(file: string, timeoutSeconds: number, alive: Set<Work
   };
   const keepStray = (message: FromWorker) => {
     if (message.type === 'stray') stray = message.message;
+    if (message.type === 'notice') loaded.notice(message.message);
   };
   alive.add(worker);
 
@@ -210,12 +267,13 @@ async function startWorker(file: string, timeoutSeconds: number, alive: Set<Work
       clearTimeout(timer);
       onEnd = () => {};
       killGroup(child);
-      refuse(new ArcherError('ARCHER_E_REWARD', `The reward module ${file} cannot be used: ${reason}.`));
+      refuse(new ArcherError('ARCHER_E_REWARD', `The reward ${loaded.name} cannot be used: ${reason}.`));
     };
     const timer = setTimeout(() => fail(`loading it took more than ${startSeconds} s`), startSeconds * 1000);
     onEnd = fail;
     onMessage = (message) => {
       if (message.type === 'refused') fail(message.message);
+      if (message.type === 'notice') loaded.notice(message.message);
       if (message.type !== 'ready') return;
       clearTimeout(timer);
       onEnd = () => {};

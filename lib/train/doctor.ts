@@ -2,11 +2,12 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { ResolvedConfig } from '../config/index.js';
 import { renderPrompt } from '../data/chat-template.js';
-import { ArcherError } from '../errors.js';
+import { ArcherError, messageOf } from '../errors.js';
 import { buildInfo, getEngine, resolveThreads } from '../native/engine.js';
 import { testVerifiers } from '../reward/known-cases.js';
 import { checkLossGradients } from '../native/gradient-check.js';
 import { addonPath, readBuildRecord } from '../native/load.js';
+import { checkCodeVerifier } from '../reward/code/check.js';
 import { Policy, loadModelAndTokenizer } from '../rollout/policy.js';
 import { checkReward, loadPrompts, makeScorer, resolveDataFiles } from './setup.js';
 
@@ -84,6 +85,18 @@ export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check
         const back = await tokenizer.decode(await tokenizer.encode(text));
         if (back !== text) throw new ArcherError('ARCHER_E_MODEL', `the rendered prompt came back as ${JSON.stringify(back)}`);
         return JSON.stringify(text);
+      },
+    },
+    {
+      name: 'code verifier',
+      run: async () => {
+        const { isolation, memory_mb: memoryMiB } = config.reward.code;
+        try {
+          return await checkCodeVerifier({ isolation, memoryMiB });
+        } catch (error) {
+          if (config.reward.name === 'code') throw error;
+          return `not usable, and only programs as answers need it: ${messageOf(error)}`;
+        }
       },
     },
     {

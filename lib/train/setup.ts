@@ -138,8 +138,17 @@ function promptsPerFile(dataset: Dataset, prompts: EncodedPrompt[]): number[] {
 }
 
 export async function makeScorer(config: ResolvedConfig, reward: RewardFunction | undefined): Promise<Scorer> {
-  const { name, path, timeout_seconds: timeoutSeconds, workers } = config.reward;
-  const common = { timeoutSeconds, workers: workers === 0 ? undefined : workers };
+  const { name, path, timeout_seconds: timeoutSeconds, workers, code } = config.reward;
+  const common = {
+    timeoutSeconds,
+    workers: workers === 0 ? undefined : workers,
+    code: {
+      testSeconds: code.test_seconds,
+      memoryMiB: code.memory_mb,
+      maxTests: code.max_tests,
+      isolation: code.isolation,
+    },
+  };
   if (reward) return createScorer({ ...common, fn: reward });
   if (path !== null) return createScorer({ ...common, path });
   return createScorer({ ...common, name: name === 'auto' ? undefined : name });

@@ -8,14 +8,13 @@ import { writeCheckpoint } from '../checkpoint/store.js';
 import { lossOptions, type ResolvedConfig } from '../config/index.js';
 import type { Sampler, SamplerState } from '../data/sampler.js';
 import type { JsonlSink } from '../metrics/jsonl.js';
-import type { Stage } from '../metrics/progress.js';
 import type { MetricsSink, StepRecord } from '../metrics/sink.js';
 import { buildInfo, memoryStats, resolveThreads } from '../native/engine.js';
 import type { Weights } from '../native/policy.js';
 import type { Optimizer } from '../native/trainer.js';
 import type { Scorer } from '../reward/types.js';
 import type { RolloutEngine } from '../rollout/types.js';
-import { type Collected, collectGroups } from './collect.js';
+import { type Collected, collectGroups, type ShowProgress } from './collect.js';
 import { evaluate } from './evaluate.js';
 import { makeExperience } from './experience.js';
 import { writeModelFiles } from './model-files.js';
@@ -109,7 +108,7 @@ export class Trainer {
     const { config, sampler, optimizer, weights, sinks, memory } = this.parts;
     const step = this.done + 1;
     const stopwatch = new Stopwatch(this.parts.trace);
-    const progress = (stage: Stage, fraction?: number) => sinks.progress({ step, stage, fraction });
+    const progress: ShowProgress = (stage, fraction, detail) => sinks.progress({ step, stage, fraction, detail });
 
     // Each phase gives its memory back before the next one takes its own: the peak is the largest of them, not their sum.
     const collected = await this.collect(step, stopwatch, signal, progress);
@@ -242,7 +241,7 @@ export class Trainer {
     step: number,
     stopwatch: Stopwatch,
     signal: AbortSignal,
-    progress: (stage: Stage, fraction?: number) => void,
+    progress: ShowProgress,
   ): Promise<Collected> {
     return collectGroups(step, { ...this.parts, responseLengths: this.responseLengths, stopwatch, signal, progress });
   }

@@ -54,6 +54,8 @@ test('everything needed is in it', () => {
     'dist/index.js',
     'dist/index.d.ts',
     'dist/cli/main.js',
+    'dist/reward/worker.mjs',
+    'dist/reward/code/harness.py', // runs inside the sandbox
   ]) {
     expect(paths).toContain(path);
   }
@@ -74,7 +76,7 @@ test('every compiled file has its source', () => {
   const orphans = paths
     .filter((path) => path.startsWith('dist/'))
     .map((path) => path.replace(/^dist\//, 'lib/').replace(/(\.d)?\.(ts|js|mjs)$/, ''))
-    .filter((base) => !existsSync(join(packageRoot, `${base}.ts`)) && !existsSync(join(packageRoot, `${base}.mjs`)));
+    .filter((base) => ['', '.ts', '.mjs'].every((ending) => !existsSync(join(packageRoot, `${base}${ending}`))));
   expect(orphans).toEqual([]);
 });
 

@@ -1,0 +1,37 @@
+// The built-in verifiers as a worker process runs them (worker.mjs).
+
+import { type CodeOptions, type CodeVerifier, createCodeVerifier } from './code.js';
+import type { RewardInput, Verdict } from './types.js';
+import { builtinVerifiers, verifierForSource, type VerifierName } from './verifiers.js';
+
+export interface BuiltinOptions {
+  /** Without one each row's data source chooses. */
+  name?: VerifierName | undefined;
+  code?: Partial<CodeOptions> | undefined;
+}
+
+export type Judge = (input: RewardInput, stage: (text: string) => void) => Verdict | Promise<Verdict>;
+
+/**
+ * @param notice is told, once, when programs are isolated by less than bubblewrap.
+ * @throws ArcherError ARCHER_E_REWARD when `code` is asked for and programs cannot be isolated here.
+ */
+export async function createBuiltin({ name, code }: BuiltinOptions, notice: (text: string) => void): Promise<Judge> {
+  let verifier: Promise<CodeVerifier> | undefined;
+  const codeVerifier = () => {
+    verifier ??= createCodeVerifier(code).then((made) => {
+      if (made.sandbox.isolation !== 'bubblewrap') notice(weaker(made.sandbox.description));
+      return made;
+    });
+    return verifier;
+  };
+  if (name === 'code') await codeVerifier();
+  return async (input, stage) => {
+    const chosen = name ?? verifierForSource(input.dataSource);
+    return chosen === 'code' ? (await codeVerifier()).verify(input, stage) : builtinVerifiers[chosen](input);
+  };
+}
+
+function weaker(description: string): string {
+  return `Judged programs run under ${description}: weaker than bubblewrap, which is not installed or not allowed here (docs/code-verifier.md says what is not prevented).`;
+}
