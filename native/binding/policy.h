@@ -30,7 +30,11 @@ class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value save_weights(const Napi::CallbackInfo& info);
+  Napi::Value save_adapters(const Napi::CallbackInfo& info);
+  Napi::Value base(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
+
+  static Napi::Object wrap(Napi::Env env, const std::shared_ptr<Jobs>& jobs, const std::shared_ptr<Transformer>& model);
 
   std::shared_ptr<Jobs> jobs_;
   std::shared_ptr<Transformer> model_;

@@ -80,9 +80,6 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const int64_t tokens = sequences.num_tokens(), head_dim = config_.head_dim;
   const int64_t q_size = config_.num_heads * head_dim, kv_size = config_.num_kv_heads * head_dim;
   const auto buffer = [&](int64_t columns) { return at::empty({tokens, columns}, at::TensorOptions().dtype(compute_dtype_)); };
-  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
-    return Projection{w[weight], bias < 0 ? at::Tensor() : w[bias], out, residual};
-  };
   const AttentionPlan plan(sequences);
   const double eps = config_.rms_norm_eps;
 

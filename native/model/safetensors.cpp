@@ -146,9 +146,10 @@ void load_weights(Transformer& model, const std::vector<TensorEntry>& entries, c
   std::map<std::string, const TensorEntry*> by_name;
   for (const TensorEntry& entry : entries) by_name[entry.name] = &entry;
   std::map<std::string, std::shared_ptr<MappedFile>> files;
-  for (const Parameter& parameter : model.parameters()) {
+  for (const Parameter& parameter : model.all()) {
     if (control) control->check();
     const auto found = by_name.find(parameter.name);
+    if (found == by_name.end() && parameter.compute.defined()) continue;  // fresh adapters
     require(found != by_name.end(), kModel, "the model's files hold no tensor " + parameter.name);
     const TensorEntry& entry = *found->second;
     std::shared_ptr<MappedFile>& file = files[entry.file];
