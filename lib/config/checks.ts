@@ -36,7 +36,9 @@ function faults({ config, place, problems }: CrossCheck): void {
     );
   }
   if (lora.target_modules.length === 0) {
-    problems.push(`lora.target_modules is empty; name ${allLinear} or some of ${loraModules.join(', ')}${place('lora.target_modules')}.`);
+    problems.push(
+      `lora.target_modules is empty; name ${allLinear} or some of ${loraModules.join(', ')}${place('lora.target_modules')}.`,
+    );
   }
   if (rollout.n < 2) {
     problems.push(

@@ -13,13 +13,20 @@ export const loraKeys = {
     aliases: ['lora_rank', 'lora_r'],
   }),
   alpha: num(16, { above: 0 }, 'The adapters’ product is scaled by alpha / rank.', { aliases: ['lora_alpha'] }),
-  target_modules: texts([allLinear], `Which projections get adapters: \`all-linear\`, or a list out of ${loraModules.join(', ')}.`, {
-    aliases: ['lora_target_modules'],
-  }),
+  target_modules: texts(
+    [allLinear],
+    `Which projections get adapters: \`all-linear\`, or a list out of ${loraModules.join(', ')}.`,
+    {
+      aliases: ['lora_target_modules'],
+    },
+  ),
 };
 
 /** Of fresh adapters; undefined where the whole model is trained. */
-export function loraOptions(config: { lora: Resolved<typeof loraKeys>; trainer: { seed: number } }): LoraOptions | undefined {
+export function loraOptions(config: {
+  lora: Resolved<typeof loraKeys>;
+  trainer: { seed: number };
+}): LoraOptions | undefined {
   const { rank, alpha, target_modules: targets } = config.lora;
   if (rank === 0) return undefined;
   const isTarget = (name: string) => targets.includes(name) || targets.includes(allLinear);

@@ -72,20 +72,31 @@ export async function readAdapter<B extends Base>(
     const isOff = value === undefined || value === null || value === plain || isEmpty(value);
     if (!isOff) refuse(file, `${key} is ${JSON.stringify(value)}; plain LoRA without it can be read`);
   }
-  if (!Number.isInteger(rank) || (rank as number) < 1) refuse(file, `r is ${JSON.stringify(rank)}; it must be a whole number above 0`);
-  if (typeof alpha !== 'number' || !(alpha > 0)) refuse(file, `lora_alpha is ${JSON.stringify(alpha)}; it must be above 0`);
-  if (typeof basePath !== 'string') refuse(file, 'base_model_name_or_path is missing; put the path of the base model there');
+  if (!Number.isInteger(rank) || (rank as number) < 1)
+    refuse(file, `r is ${JSON.stringify(rank)}; it must be a whole number above 0`);
+  if (typeof alpha !== 'number' || !(alpha > 0))
+    refuse(file, `lora_alpha is ${JSON.stringify(alpha)}; it must be above 0`);
+  if (typeof basePath !== 'string')
+    refuse(file, 'base_model_name_or_path is missing; put the path of the base model there');
   const base = await readBase(basePath);
   const modules = projectionNames(base.nativeConfig);
   const targetModules = targets === 'all-linear' ? modules : Array.isArray(targets) ? targets.map(String) : [];
   const unknown = targetModules.find((name) => !modules.includes(name));
   if (targetModules.length === 0 || unknown !== undefined) {
-    refuse(file, `target_modules ${JSON.stringify(unknown ?? targets)} must be a list out of ${modules.join(', ')}, or all-linear`);
+    refuse(
+      file,
+      `target_modules ${JSON.stringify(unknown ?? targets)} must be a list out of ${modules.join(', ')}, or all-linear`,
+    );
   }
   const lora: LoraOptions = { rank: rank as number, alpha: alpha as number, targetModules };
   const weights = join(dir, adapterWeightsName);
   const source = `${adapterConfigName} over ${base.path}`;
-  const tensors = matchTensors(await readTensorTable(weights), adapterTensors(base.nativeConfig, lora), weights, source);
+  const tensors = matchTensors(
+    await readTensorTable(weights),
+    adapterTensors(base.nativeConfig, lora),
+    weights,
+    source,
+  );
   return { base, adapter: { lora, tensors } };
 }
 
@@ -115,9 +126,13 @@ async function readConfig(file: string): Promise<JsonObject> {
   try {
     return JSON.parse(await readFile(file, 'utf8')) as JsonObject;
   } catch (error) {
-    throw new ArcherError('ARCHER_E_MODEL', `${file} cannot be read: ${messageOf(error)}; an adapter folder as PEFT saves it is needed`, {
-      cause: error,
-    });
+    throw new ArcherError(
+      'ARCHER_E_MODEL',
+      `${file} cannot be read: ${messageOf(error)}; an adapter folder as PEFT saves it is needed`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -83,7 +83,12 @@ export class Weights {
   /** The model without its adapters, for as long as both live in one copy of the weights. */
   base(): Weights {
     const { adapter: _, ...folder } = this.folder;
-    return new Weights(folder, this.dtype, this.engine, callNative(() => this.native.base()));
+    return new Weights(
+      folder,
+      this.dtype,
+      this.engine,
+      callNative(() => this.native.base()),
+    );
   }
 
   /** Writes every weight into one safetensors file under its Hugging Face name; adapters are merged. */

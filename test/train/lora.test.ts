@@ -25,7 +25,12 @@ beforeAll(async () => {
     lora,
     model: { dtype: 'bfloat16' },
     reward: { self_test: false },
-    actor: { old_log_prob: 'rollout', low_entropy_kl_loss_coef: 0.1, optim: { lr: 0.01, lr_warmup_steps: 0 }, ppo_mini_batch_size: 4 },
+    actor: {
+      old_log_prob: 'rollout',
+      low_entropy_kl_loss_coef: 0.1,
+      optim: { lr: 0.01, lr_warmup_steps: 0 },
+      ppo_mini_batch_size: 4,
+    },
     trainer: { total_training_steps: 3, save_freq: 3, test_freq: -1, val_before_train: false },
   });
   records = [];
@@ -47,18 +52,36 @@ describe('a run with lora.rank', () => {
 
   (hasTiles ? test : test.skip)('a sample’s log-prob has the training forward’s bits', () => {
     for (const { metrics } of records) {
-      expect(metrics).toMatchObject({ 'training/rollout_log_probs_diff_mean': 0, 'actor/ppo_kl': 0, 'actor/reasoning/ratio_mean': 1 });
+      expect(metrics).toMatchObject({
+        'training/rollout_log_probs_diff_mean': 0,
+        'actor/ppo_kl': 0,
+        'actor/reasoning/ratio_mean': 1,
+      });
     }
   });
 
   test('the checkpoint holds the adapters and their moments, and names the base', async () => {
-    expect(readdirSync(checkpoint).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors', 'manifest.json', 'trainer']);
+    expect(readdirSync(checkpoint).sort()).toEqual([
+      'adapter_config.json',
+      'adapter_model.safetensors',
+      'manifest.json',
+      'trainer',
+    ]);
     const written = JSON.parse(readFileSync(join(checkpoint, 'adapter_config.json'), 'utf8'));
-    expect(written).toMatchObject({ peft_type: 'LORA', r: 4, lora_alpha: 8, target_modules: lora.target_modules, base_model_name_or_path: bundledModel });
+    expect(written).toMatchObject({
+      peft_type: 'LORA',
+      r: 4,
+      lora_alpha: 8,
+      target_modules: lora.target_modules,
+      base_model_name_or_path: bundledModel,
+    });
     const tensors = await readTensorTable(join(checkpoint, 'adapter_model.safetensors'));
     const { numLayers } = (await readModelFolder(bundledModel)).nativeConfig;
     expect(tensors).toHaveLength(numLayers * 3 * 2);
-    expect(tensors[0]).toMatchObject({ name: 'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight', dtype: 'F32' });
+    expect(tensors[0]).toMatchObject({
+      name: 'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight',
+      dtype: 'F32',
+    });
     const moments = await readTensorTable(join(checkpoint, 'trainer/optimizer.safetensors'));
     expect(moments.every(({ name }) => name.includes('.lora_'))).toBe(true);
   });
@@ -93,12 +116,20 @@ describe('a run with lora.rank', () => {
 
 describe('what does not fit is refused by name', () => {
   const resumed = async (changes: Record<string, object>) => {
-    for await (const _ of train({ config: tinyConfig(dir.path, { trainer: { resume_mode: checkpoint }, ...changes }) }));
+    for await (const _ of train({
+      config: tinyConfig(dir.path, { trainer: { resume_mode: checkpoint }, ...changes }),
+    }));
   };
 
   test('other adapters than the checkpoint’s, or none', async () => {
-    await expect(resumed({ lora: { ...lora, rank: 8 } })).rejects.toMatchObject({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining('"rank":4') });
-    await expect(resumed({})).rejects.toMatchObject({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining('adapters of rank 4') });
+    await expect(resumed({ lora: { ...lora, rank: 8 } })).rejects.toMatchObject({
+      code: 'ARCHER_E_CONFIG',
+      message: expect.stringContaining('"rank":4'),
+    });
+    await expect(resumed({})).rejects.toMatchObject({
+      code: 'ARCHER_E_CONFIG',
+      message: expect.stringContaining('adapters of rank 4'),
+    });
   });
 
   test('an adapter as the initial model', async () => {
@@ -106,14 +137,20 @@ describe('what does not fit is refused by name', () => {
     const run = async () => {
       for await (const _ of train({ config }));
     };
-    await expect(run()).rejects.toMatchObject({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining('is an adapter over') });
+    await expect(run()).rejects.toMatchObject({
+      code: 'ARCHER_E_CONFIG',
+      message: expect.stringContaining('is an adapter over'),
+    });
   });
 
   test('an adapter folder that is no plain LoRA, or not over this base', async () => {
     const other = tempDir();
     try {
       const config = JSON.parse(readFileSync(join(checkpoint, 'adapter_config.json'), 'utf8'));
-      writeFileSync(join(other.path, 'adapter_model.safetensors'), readFileSync(join(checkpoint, 'adapter_model.safetensors')));
+      writeFileSync(
+        join(other.path, 'adapter_model.safetensors'),
+        readFileSync(join(checkpoint, 'adapter_model.safetensors')),
+      );
       const refusals: [object, string][] = [
         [{ use_dora: true }, 'use_dora'],
         [{ r: 8 }, 'asks for [8'],
@@ -123,7 +160,10 @@ describe('what does not fit is refused by name', () => {
       ];
       for (const [changes, words] of refusals) {
         writeFileSync(join(other.path, 'adapter_config.json'), JSON.stringify({ ...config, ...changes }));
-        await expect(readModelFolder(other.path)).rejects.toMatchObject({ code: 'ARCHER_E_MODEL', message: expect.stringContaining(words) });
+        await expect(readModelFolder(other.path)).rejects.toMatchObject({
+          code: 'ARCHER_E_MODEL',
+          message: expect.stringContaining(words),
+        });
       }
     } finally {
       other.remove();
