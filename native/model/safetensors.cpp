@@ -52,6 +52,12 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile() { ::munmap(bytes_, std::max<size_t>(size_, 1)); }
 
+  // Gives the pages of what has been read back: a whole model in them would stand beside the one that is loaded.
+  void forget(int64_t begin, int64_t end) const {
+    const int64_t page = ::sysconf(_SC_PAGESIZE), first = (begin + page - 1) / page * page;
+    if (first < end) ::madvise(bytes_ + first, static_cast<size_t>(end - first), MADV_DONTNEED);
+  }
+
   char* bytes() const { return bytes_; }
   int64_t size() const { return static_cast<int64_t>(size_); }
 
@@ -155,6 +161,7 @@ void load_weights(Transformer& model, const std::vector<TensorEntry>& entries, c
     std::shared_ptr<MappedFile>& file = files[entry.file];
     if (!file) file = std::make_shared<MappedFile>(entry.file);
     model.load(entry.name, view(entry, file));
+    file->forget(entry.begin, entry.end);
   }
 }
 
