@@ -19,7 +19,7 @@ class PlainModel {
       leaves_[parameter.name].set_requires_grad(true);
       names_.push_back(parameter.name);
     }
-    if (!model.adapters().empty()) adapter_scale_ = model.adapter(0).scale;
+    adapter_scale_ = model.adapter(model.layers()[0].q).scale;
   }
 
   at::Tensor hidden(const archer::PackedSequences& sequences) const {
