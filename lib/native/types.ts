@@ -252,6 +252,7 @@ export interface MicroBatchResult {
 /** A job as the engine sees it, for {@link MemoryParts}. */
 export interface MemoryRequest {
   config: NativeModelConfig;
+  lora?: LoraOptions | undefined;
   dtype: ComputeDtype;
   numThreads: number;
   /** Tokens of the largest micro-batch. */
@@ -267,9 +268,9 @@ export interface MemoryRequest {
 
 /** What the engine's buffers take, in bytes; native/train/memory.h says what each one is. */
 export interface MemoryParts {
-  /** In the compute dtype; a model that is not trained holds these alone. */
+  /** In the compute dtype, adapters included; a model that is not trained holds these alone. */
   weights: number;
-  /** 0 where the weights are the masters. */
+  /** Of what is trained, as gradients and moments; 0 where the weights are the masters. */
   masters: number;
   gradients: number;
   moments: number;

@@ -43,7 +43,9 @@ export function makePlan(loaded: LoadedConfig, folder: ModelFolder, data: Loaded
   const loss = lossOptions(config);
   const notes: string[] = [...loaded.warnings];
   if (loss.entropyScope !== 'response' && loss.entropySource === 'current') {
-    notes.push(`actor.entropy_scope ${loss.entropyScope} with the current policy's entropies costs one more forward of every mini-batch.`);
+    notes.push(
+      `actor.entropy_scope ${loss.entropyScope} with the current policy's entropies costs one more forward of every mini-batch.`,
+    );
   }
   const refusal = whyItDoesNotFit(job, memory);
   if (refusal) notes.push(refusal);
@@ -70,7 +72,15 @@ export function makePlan(loaded: LoadedConfig, folder: ModelFolder, data: Loaded
       },
     },
     notes,
-    numbers: { parameters, steps, prompts, responses, updates, peakBytes: memory.peakBytes, checkpointBytes: checkpoint },
+    numbers: {
+      parameters,
+      steps,
+      prompts,
+      responses,
+      updates,
+      peakBytes: memory.peakBytes,
+      checkpointBytes: checkpoint,
+    },
     memory,
   };
 }

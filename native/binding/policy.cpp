@@ -54,6 +54,16 @@ std::vector<std::string> texts(const Napi::Object& object, const char* key) {
   return result;
 }
 
+}  // namespace
+
+Lora lora_options(const Napi::Object& request) {
+  if (request.Get("lora").IsUndefined()) return {};
+  const Napi::Object lora = object(request.Get("lora"), "lora");
+  return {integer(lora, "rank"), number(lora, "alpha"), texts(lora, "targetModules")};
+}
+
+namespace {
+
 StopConditions stop_conditions(const Napi::Object& request) {
   StopConditions stop;
   stop.token_ids = array<int32_t>(request, "stopTokenIds");
@@ -121,11 +131,10 @@ Napi::Value PolicyObject::load(const Napi::CallbackInfo& info, const std::shared
   const auto table = tensor_table(request.Get("tensors"));
   const at::ScalarType dtype = compute_dtype(text(request, "dtype"));
   const bool trainable = boolean(request, "trainable");
-  Lora lora;
+  const Lora lora = lora_options(request);
   std::optional<uint64_t> seed;
-  if (!request.Get("lora").IsUndefined()) {
+  if (lora.rank > 0) {
     const Napi::Object adapters = object(request.Get("lora"), "lora");
-    lora = {integer(adapters, "rank"), number(adapters, "alpha"), texts(adapters, "targetModules")};
     if (!adapters.Get("seed").IsUndefined()) seed = static_cast<uint64_t>(integer(adapters, "seed"));
   }
   const auto control = control_argument(info, 1);

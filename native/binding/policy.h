@@ -10,9 +10,11 @@
 
 namespace archer::binding {
 
-// lib/native/types.ts: NativeModelConfig, ComputeDtype
+// lib/native/types.ts: NativeModelConfig, ComputeDtype, LoraOptions
 ModelConfig model_config(const Napi::Object& object);
 at::ScalarType compute_dtype(const std::string& name);
+// LoraOptions under `lora`; no adapters where it is absent.
+Lora lora_options(const Napi::Object& request);
 
 class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
  public:

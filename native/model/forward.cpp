@@ -124,7 +124,7 @@ at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const Jo
 int64_t Transformer::forward_bytes(int64_t tokens) const {
   const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   const int64_t q = config_.num_heads * config_.head_dim, kv = 2 * config_.num_kv_heads * config_.head_dim;
-  const int64_t buffers = 2 * hidden + 2 * q + kv + (attention_is_row_exact(compute_dtype_) ? 1 : 3) * inner;  // those of forward()
+  const int64_t buffers = 2 * hidden + 2 * q + kv + (attention_is_row_exact(compute_dtype_) && adapters().empty() ? 1 : 3) * inner;  // those of forward()
   // Beside them: attention's copies, or the hidden states at the end.
   const int64_t beside = std::max(attention_copies(compute_dtype_, q, kv).forward, hidden);
   return tokens * (buffers + beside) * static_cast<int64_t>(c10::elementSize(compute_dtype_));

@@ -149,6 +149,10 @@ int64_t Transformer::num_parameters() const {
 
 int64_t Transformer::weight_bytes(at::ScalarType dtype) const { return flat_bytes(shapes_, dtype); }
 
+int64_t Transformer::trained_bytes(at::ScalarType dtype) const {
+  return flat_bytes({shapes_.begin() + static_cast<int64_t>(first_trained()), shapes_.end()}, dtype);
+}
+
 void Transformer::refresh_compute_weights() {
   const at::NoGradGuard no_grad;
   for (Parameter& parameter : trained()) {
