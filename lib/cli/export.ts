@@ -2,7 +2,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { ArcherError } from '../errors.js';
 import { readModelFolder } from '../model/folder.js';
-import { resolveModelPath } from '../model/bundled.js';
+import { resolveModelPath } from '../hub/resolve.js';
 import { Weights } from '../native/policy.js';
 import { writeModelFiles } from '../train/model-files.js';
 import { printJson, runCommand } from './command.js';
