@@ -4,6 +4,7 @@ import { packageVersion } from '../package-root.js';
 import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addEval } from './eval.js';
+import { addExport } from './export.js';
 import { addGenerate } from './generate.js';
 import { addImport } from './import.js';
 import { addPlan } from './plan.js';
@@ -38,6 +39,7 @@ export async function run(argv: string[]): Promise<void> {
     addTrain,
     addEval,
     addGenerate,
+    addExport,
     addPlan,
     addReward,
     addDoctor,

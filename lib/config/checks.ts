@@ -1,6 +1,8 @@
 // What one key alone cannot know: combinations that are wrong, and keys that do nothing where they stand.
 
 import { isUniform } from './loss-options.js';
+import { nearest } from './names.js';
+import { allLinear, loraModules } from './schema-lora.js';
 import { valueAt, type ResolvedConfig } from './schema.js';
 
 export interface CrossCheck {
@@ -24,7 +26,20 @@ const perClassKeys = [
 const uniformKeys = ['actor.clip_ratio_low', 'actor.clip_ratio_high', 'actor.kl_loss_coef'];
 
 function faults({ config, place, problems }: CrossCheck): void {
-  const { data, rollout, algorithm, actor } = config;
+  const { data, rollout, algorithm, actor, lora } = config;
+  const modules = [...loraModules, allLinear];
+  for (const name of lora.target_modules.filter((one) => !modules.some((module) => module === one))) {
+    const guess = nearest(name, modules);
+    problems.push(
+      `lora.target_modules: there is no module ${name}${guess === undefined ? '' : `: did you mean ${guess}?`} ` +
+        `(${modules.join(', ')})${place('lora.target_modules')}.`,
+    );
+  }
+  if (lora.target_modules.length === 0) {
+    problems.push(
+      `lora.target_modules is empty; name ${allLinear} or some of ${loraModules.join(', ')}${place('lora.target_modules')}.`,
+    );
+  }
   if (rollout.n < 2) {
     problems.push(
       `rollout.n = 1: with G = 1 a response has no group to be compared with, so every advantage is 0; take 2 or ` +
@@ -74,7 +89,7 @@ function faults({ config, place, problems }: CrossCheck): void {
 
 /** Key → why it does nothing here. */
 function withoutEffect(config: ResolvedConfig): Map<string, string> {
-  const { algorithm, actor, reward, data } = config;
+  const { algorithm, actor, reward, data, lora } = config;
   const idle = new Map<string, string>();
   const add = (keys: string[], why: string) => {
     for (const key of keys) idle.set(key, why);
@@ -108,6 +123,7 @@ function withoutEffect(config: ResolvedConfig): Map<string, string> {
       'algorithm.overlong_buffer.enable is false',
     );
   }
+  if (lora.rank === 0) add(['lora.alpha', 'lora.target_modules'], 'lora.rank is 0');
   if (reward.path !== null) add(['reward.name'], 'reward.path wins');
   if (!data.apply_chat_template) {
     add(['data.system_prompt', 'data.apply_chat_template_kwargs'], 'data.apply_chat_template is false');

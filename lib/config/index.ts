@@ -9,4 +9,5 @@ export { presets } from './presets.js';
 export { configReference } from './reference.js';
 export type { LoadedConfig, Source } from './resolve.js';
 export { algorithmNames, type AlgorithmName } from './schema-actor.js';
+export { loraOptions } from './schema-lora.js';
 export { options, schema, valueAt, type ConfigInput, type ResolvedConfig } from './schema.js';

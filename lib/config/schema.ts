@@ -3,6 +3,7 @@
 
 import { int, isOption, num, oneOf, type Input, type Option, type Resolved, type Section } from './option.js';
 import { actorOptions, algorithmOptions } from './schema-actor.js';
+import { loraKeys } from './schema-lora.js';
 import { dataOptions, modelOptions, rewardOptions, rolloutOptions } from './schema-data.js';
 import { trainerOptions, valOptions } from './schema-run.js';
 
@@ -18,6 +19,7 @@ export const schema = {
   ),
   rollout: rolloutOptions,
   reward: rewardOptions,
+  lora: loraKeys,
   algorithm: algorithmOptions,
   actor: actorOptions,
   trainer: trainerOptions,

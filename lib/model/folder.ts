@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { ArcherError, messageOf } from '../errors.js';
 import type { NativeModelConfig, TensorEntry } from '../native/types.js';
+import { type Adapter, adapterConfigName, readAdapter } from './adapter.js';
 import { type JsonObject, parseModelConfig, readTokenIds } from './config.js';
 import { readModelTensors } from './safetensors.js';
 
@@ -27,14 +28,17 @@ export interface ModelFolder {
   /** From generation_config.json, else from config.json; empty where neither names one. */
   readonly eosTokenIds: number[];
   readonly padTokenId?: number;
+  /** What lies over the weights; undefined for a model without adapters. */
+  readonly adapter?: Adapter;
   /** File names of everything that belongs to the tokenizer; tokenizer.json is among them. */
   readonly tokenizerFiles: string[];
-  /** SHA-256 (hex) of config.json and the weights; reads every byte of them. */
+  /** SHA-256 (hex) of config.json and the weights, without adapters; reads every byte of them. */
   hash(): Promise<string>;
 }
 
 /**
- * Reads a model folder without loading its weights.
+ * Reads a model folder without loading its weights. An adapter folder, as PEFT writes it, is its base model with an
+ * adapter.
  *
  * @throws ArcherError ARCHER_E_MODEL: no such folder, config.json missing or unsupported ({@link parseModelConfig}),
  *   weights incomplete or damaged, tokenizer.json missing
@@ -50,6 +54,10 @@ export async function readModelFolder(path: string): Promise<ModelFolder> {
       `the model folder ${path} cannot be read (${messageOf(error)}); ${remedy}`,
       { cause: error },
     );
+  }
+  if (names.includes(adapterConfigName) && !names.includes('config.json')) {
+    const { base, adapter } = await readAdapter(path, readModelFolder);
+    return { ...base, adapter };
   }
   const configPath = join(path, 'config.json');
   const generationPath = join(path, 'generation_config.json');

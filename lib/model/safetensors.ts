@@ -77,19 +77,26 @@ export async function readModelTensors(folder: string, config: NativeModelConfig
   const single = join(folder, 'model.safetensors');
   const index = join(folder, 'model.safetensors.index.json');
   const found = existsSync(single) ? await readTensorTable(single) : await readShards(folder, index);
-  return matchTensors(found, expectedTensors(config), existsSync(single) ? single : index, config);
+  const own = config.tieWordEmbeddings ? found.filter(({ name }) => name !== 'lm_head.weight') : found;
+  return matchTensors(own, expectedTensors(config), existsSync(single) ? single : index, 'config.json');
 }
 
-function matchTensors(
+/**
+ * Exactly the expected tensors, in their order.
+ *
+ * @param file where one that is missing would be
+ * @param source what the expectation comes from, for the message
+ * @throws ArcherError ARCHER_E_MODEL: a tensor that is missing, has another shape, or is not expected
+ */
+export function matchTensors(
   found: readonly TensorEntry[],
   expected: ReadonlyMap<string, number[]>,
   file: string,
-  config: NativeModelConfig,
+  source: string,
 ): TensorEntry[] {
   const byName = new Map(found.map((entry) => [entry.name, entry]));
-  if (config.tieWordEmbeddings) byName.delete('lm_head.weight');
   for (const [name, entry] of byName) {
-    if (!expected.has(name)) fail(entry.file, `tensor ${name} has no place in the model that config.json describes`);
+    if (!expected.has(name)) fail(entry.file, `tensor ${name} has no place in the model that ${source} describes`);
   }
   return Array.from(expected, ([name, shape]) => {
     const entry = byName.get(name);
@@ -98,7 +105,7 @@ function matchTensors(
       return fail(file, `tensor ${name} of shape ${brackets(shape)} is missing${remedy}`);
     }
     if (entry.shape.length !== shape.length || entry.shape.some((size, i) => size !== shape[i])) {
-      fail(entry.file, `tensor ${name} has shape ${brackets(entry.shape)}, config.json asks for ${brackets(shape)}`);
+      fail(entry.file, `tensor ${name} has shape ${brackets(entry.shape)}, ${source} asks for ${brackets(shape)}`);
     }
     return entry;
   });

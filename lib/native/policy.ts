@@ -15,7 +15,7 @@ import type {
 
 export interface WeightsOptions extends JobOptions {
   dtype?: ComputeDtype;
-  /** Keeps float32 master weights beside a bfloat16 model. Default false. */
+  /** Keeps float32 master weights beside a bfloat16 model; with adapters, theirs alone. Default false. */
   trainable?: boolean;
   numThreads?: number;
 }
@@ -32,7 +32,9 @@ export class Weights {
   static async load(folder: ModelFolder, options: WeightsOptions = {}): Promise<Weights> {
     const { dtype = 'float32', trainable = false } = options;
     const engine = getEngine(options.numThreads);
-    const request = { config: folder.nativeConfig, tensors: folder.tensors, dtype, trainable };
+    const { adapter } = folder;
+    const tensors = [...folder.tensors, ...(adapter?.tensors ?? [])];
+    const request = { config: folder.nativeConfig, tensors, dtype, trainable, ...(adapter && { lora: adapter.lora }) };
     const handle = await runJob(options, (control) => engine.loadPolicy(request, control));
     return new Weights(folder, dtype, engine, handle);
   }
@@ -78,10 +80,27 @@ export class Weights {
     return float32(await runJob(options, (control) => native.logits({ ids, offsets }, control)));
   }
 
-  /** Writes every weight into one safetensors file under its Hugging Face name. */
+  /** The model without its adapters, for as long as both live in one copy of the weights. */
+  base(): Weights {
+    const { adapter: _, ...folder } = this.folder;
+    return new Weights(
+      folder,
+      this.dtype,
+      this.engine,
+      callNative(() => this.native.base()),
+    );
+  }
+
+  /** Writes every weight into one safetensors file under its Hugging Face name; adapters are merged. */
   async saveWeights(path: string, dtype: 'float32' | 'bfloat16' | 'float16'): Promise<void> {
     const native = this.native;
     await runJob({}, () => native.saveWeights({ path, dtype }));
+  }
+
+  /** Writes the adapters alone, in float32 under PEFT's names. */
+  async saveAdapters(path: string): Promise<void> {
+    const native = this.native;
+    await runJob({}, () => native.saveAdapters(path));
   }
 
   dispose(): void {

@@ -70,6 +70,19 @@ export interface LoadPolicyOptions {
   dtype: ComputeDtype;
   /** Keeps float32 master weights beside a bfloat16 model. A reference model is not trainable. */
   trainable: boolean;
+  /** Adapters; with them the model itself is frozen. */
+  lora?: LoraOptions;
+}
+
+/** PEFT's r, lora_alpha and target_modules. */
+export interface LoraOptions {
+  rank: number;
+  /** The adapters' product is scaled by alpha / rank. */
+  alpha: number;
+  /** q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj, of every layer. */
+  targetModules: string[];
+  /** Of fresh adapters, which change nothing yet; without it `tensors` hold theirs, under PEFT's names. */
+  seed?: number | undefined;
 }
 
 export interface GenerateRequest {
@@ -239,6 +252,7 @@ export interface MicroBatchResult {
 /** A job as the engine sees it, for {@link MemoryParts}. */
 export interface MemoryRequest {
   config: NativeModelConfig;
+  lora?: LoraOptions | undefined;
   dtype: ComputeDtype;
   numThreads: number;
   /** Tokens of the largest micro-batch. */
@@ -254,9 +268,9 @@ export interface MemoryRequest {
 
 /** What the engine's buffers take, in bytes; native/train/memory.h says what each one is. */
 export interface MemoryParts {
-  /** In the compute dtype; a model that is not trained holds these alone. */
+  /** In the compute dtype, adapters included; a model that is not trained holds these alone. */
   weights: number;
-  /** 0 where the weights are the masters. */
+  /** Of what is trained, as gradients and moments; 0 where the weights are the masters. */
   masters: number;
   gradients: number;
   moments: number;
@@ -291,8 +305,12 @@ export interface NativePolicy {
   score(request: ScoreRequest, control: NativeJobControl): Promise<Scores>;
   /** Raw logits (temperature 1) of every token, Float32[T·V], row-major. For tests and small inputs. */
   logits(request: { ids: Int32Array; offsets: Int32Array }, control: NativeJobControl): Promise<Float32Array>;
-  /** Writes every weight under its Hugging Face name; `masters` writes the float32 masters. */
+  /** Writes every weight under its Hugging Face name, from the float32 masters where there are some; adapters merged. */
   saveWeights(options: { path: string; dtype: 'float32' | 'bfloat16' | 'float16' }): Promise<void>;
+  /** Writes the adapters alone, in float32 under PEFT's names. */
+  saveAdapters(path: string): Promise<void>;
+  /** The same weights, shared, without the adapters. */
+  base(): NativePolicy;
   dispose(): void;
 }
 

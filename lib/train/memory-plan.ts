@@ -1,6 +1,6 @@
 // What a run will hold in memory, part by part and phase by phase, and what is chosen to make it fit. Sizes of the engine's
 // buffers come from the engine (lib/native/types.ts, MemoryParts); here they are added up. docs/memory.md is the long form.
-import { type ResolvedConfig, needsReference } from '../config/index.js';
+import { loraOptions, type ResolvedConfig, needsReference } from '../config/index.js';
 import type { MemoryParts, MemoryRequest, NativeModelConfig } from '../native/types.js';
 import { problemsPerRound } from './evaluate.js';
 
@@ -70,7 +70,8 @@ function firstChoices({ config }: MemoryJob): MemoryChoices {
     gradientCheckpointing: config.model.gradient_checkpointing === true,
     microBatchTokens: config.actor.ppo_max_token_len || defaultTokens,
     kvBudgetBytes: config.rollout.kv_budget_bytes,
-    hasReference: needsReference(config),
+    // Under adapters the reference is the model itself.
+    hasReference: needsReference(config) && config.lora.rank === 0,
     maxResponseLength: config.data.max_response_length,
   };
 }
@@ -125,6 +126,7 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
   const responses = config.data.train_batch_size * config.rollout.n;
   const parts = job.partsOf({
     config: model,
+    lora: loraOptions(config),
     dtype: choices.dtype,
     numThreads,
     // A step may have fewer tokens than a micro-batch takes, and a sequence more.

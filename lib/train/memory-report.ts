@@ -30,6 +30,8 @@ export function choiceRows({ choices }: MemoryPlan): Rows {
     'gradient checkpointing': gradientCheckpointing ? 'on' : 'off',
     'KV cache':
       kvBudgetBytes > 0 ? `at most ${bytesText(kvBudgetBytes)}; sequences without room wait` : 'as large as it grows',
-    'reference model': hasReference ? `held once, in ${dtype}` : 'none, as every KL coefficient is 0',
+    'reference model': hasReference
+      ? `held once, in ${dtype}`
+      : 'no copy: every KL coefficient is 0, or adapters lie over it',
   };
 }

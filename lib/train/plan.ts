@@ -1,5 +1,6 @@
 // What a configuration amounts to: sizes per step and in all, memory by part, disk. Computed from shapes alone.
-import { type LoadedConfig, lossOptions } from '../config/index.js';
+import { type LoadedConfig, loraOptions, lossOptions } from '../config/index.js';
+import { adapterTensors } from '../model/adapter.js';
 import { expectedTensors } from '../model/safetensors.js';
 import type { ModelFolder } from '../model/folder.js';
 import { memoryJob } from './machine-memory.js';
@@ -22,7 +23,11 @@ export interface Plan {
 export function makePlan(loaded: LoadedConfig, folder: ModelFolder, data: LoadedData, validation: TrainPrompt[]): Plan {
   const { config } = loaded;
   const model = folder.nativeConfig;
-  const parameters = [...expectedTensors(model).values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const elements = (tensors: Map<string, number[]>) =>
+    [...tensors.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const parameters = elements(expectedTensors(model));
+  const lora = loraOptions(config);
+  const trained = lora ? elements(adapterTensors(model, lora)) : parameters;
   const computeBytes = config.model.dtype === 'bfloat16' ? 2 : 4;
   const prompts = config.data.train_batch_size;
   const responses = prompts * config.rollout.n;
@@ -33,12 +38,14 @@ export function makePlan(loaded: LoadedConfig, folder: ModelFolder, data: Loaded
   const slotTokens = longestPrompt + config.data.max_response_length;
   const job = memoryJob({ config, folder, prompts: data.prompts, validation });
   const memory = planMemory(job);
-  const checkpoint = parameters * (computeBytes + 8 + (config.model.dtype === 'bfloat16' ? 4 : 0));
+  const checkpoint = trained * ((lora ? 4 : computeBytes) + 8 + (config.model.dtype === 'bfloat16' ? 4 : 0));
   const kept = config.trainer.max_ckpt_to_keep;
   const loss = lossOptions(config);
   const notes: string[] = [...loaded.warnings];
   if (loss.entropyScope !== 'response' && loss.entropySource === 'current') {
-    notes.push(`actor.entropy_scope ${loss.entropyScope} with the current policy's entropies costs one more forward of every mini-batch.`);
+    notes.push(
+      `actor.entropy_scope ${loss.entropyScope} with the current policy's entropies costs one more forward of every mini-batch.`,
+    );
   }
   const refusal = whyItDoesNotFit(job, memory);
   if (refusal) notes.push(refusal);
@@ -65,7 +72,15 @@ export function makePlan(loaded: LoadedConfig, folder: ModelFolder, data: Loaded
       },
     },
     notes,
-    numbers: { parameters, steps, prompts, responses, updates, peakBytes: memory.peakBytes, checkpointBytes: checkpoint },
+    numbers: {
+      parameters,
+      steps,
+      prompts,
+      responses,
+      updates,
+      peakBytes: memory.peakBytes,
+      checkpointBytes: checkpoint,
+    },
     memory,
   };
 }

@@ -13,7 +13,7 @@ import { ConsoleSink } from '../metrics/console.js';
 import { JsonlSink, metricsName, timingsName } from '../metrics/jsonl.js';
 import { combineSinks, type MetricsSink, type RunEnd, type StepRecord } from '../metrics/sink.js';
 import { TensorboardSink } from '../metrics/tensorboard.js';
-import { type ModelFolder, readModelFolder } from '../model/folder.js';
+import type { ModelFolder } from '../model/folder.js';
 import { readTensorTable } from '../model/safetensors.js';
 import { packageVersion } from '../package-root.js';
 import { Weights } from '../native/policy.js';
@@ -26,6 +26,7 @@ import { type MemoryPlan, planMemory } from './memory-plan.js';
 import { refuseUnlessItFits } from './memory-remedies.js';
 import { choiceRows, memoryRows } from './memory-report.js';
 import { checkReward, type DroppedRow, type LoadedData, loadTrainingData, makeScorer, samplerFor } from './setup.js';
+import { initialModel, startingModel } from './starting-model.js';
 import { optimizerName, readState, stateFolder, type TrainerState } from './state.js';
 import { Trace } from './trace.js';
 import { Trainer } from './trainer.js';
@@ -189,9 +190,12 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     const { dtype } = config.model;
     const load = (from: ModelFolder, trainable: boolean) =>
       Weights.load(from, { dtype, trainable, numThreads: config.num_threads, signal });
-    const weights = await load(folder.resumeFrom ? await readModelFolder(folder.resumeFrom.dir) : initial, true);
+    const needsInitial = config.lora.rank > 0 || needsReference(config);
+    const first = needsInitial ? await initialModel(initial, initialHash, state) : initial;
+    const weights = await load(await startingModel(config, first, folder.resumeFrom?.dir), true);
     this.cleanups.push(() => weights.dispose());
-    const reference = needsReference(config) ? await load(await initialModel(initial, initialHash, state), false) : undefined;
+    const frozen = () => (weights.folder.adapter ? weights.base() : load(first, false));
+    const reference = needsReference(config) ? await frozen() : undefined;
     this.cleanups.push(() => reference?.dispose());
     const { optim } = config.actor;
     const optimizer = await Optimizer.create(weights, {
@@ -279,21 +283,6 @@ function throwIfAborted(signal: AbortSignal): void {
 export function totalTrainingSteps({ config }: LoadedConfig, numPrompts: number): number {
   const perEpoch = Math.max(1, Math.floor(numPrompts / config.data.train_batch_size));
   return config.trainer.total_training_steps ?? perEpoch * config.trainer.total_epochs;
-}
-
-/** The reference is the *initial* model of the run, also after a resume: named by path, checked by content. */
-async function initialModel(initial: ModelFolder, hash: string, state: TrainerState | undefined): Promise<ModelFolder> {
-  if (!state || state.reference.hash === hash) return initial;
-  const folder = await readModelFolder(state.reference.path);
-  const found = await folder.hash();
-  if (found !== state.reference.hash) {
-    throw new ArcherError(
-      'ARCHER_E_CHECKPOINT',
-      `The run's initial model ${state.reference.path} has changed since the run began, and KL is measured against it. ` +
-        'Put it back, or begin a new run with trainer.resume_mode=disable.',
-    );
-  }
-  return folder;
 }
 
 /** dropped_rows.jsonl: the rows of the training data that no step will see. */

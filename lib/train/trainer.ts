@@ -17,7 +17,7 @@ import type { RolloutEngine } from '../rollout/types.js';
 import { type Collected, collectGroups, type ShowProgress } from './collect.js';
 import { evaluate } from './evaluate.js';
 import { makeExperience } from './experience.js';
-import { writeModelFiles } from './model-files.js';
+import { writeAdapterFiles, writeModelFiles } from './model-files.js';
 import { ResponseLengths } from './response-lengths.js';
 import { writeRollouts } from './rollout-dump.js';
 import { optimizerName, stateFolder, type TrainerState, writeState } from './state.js';
@@ -191,7 +191,7 @@ export class Trainer {
       createdBy,
       facts: { ...buildInfo(), numThreads: resolveThreads(config.num_threads), maxSlots: config.rollout.max_slots },
       write: async (dir) => {
-        await writeModelFiles(dir, weights);
+        await (weights.folder.adapter ? writeAdapterFiles : writeModelFiles)(dir, weights);
         await mkdir(join(dir, stateFolder));
         await optimizer.saveState(join(dir, stateFolder, optimizerName));
         await writeState(dir, {

@@ -13,10 +13,11 @@ Napi::Value memory_parts(const Napi::CallbackInfo& info) {
     const Napi::Object request = object(info[0], "request");
     const ModelConfig config = model_config(object(request.Get("config"), "config"));
     const at::ScalarType dtype = compute_dtype(text(request, "dtype"));
+    const Lora lora = lora_options(request);
     const TrainingMemory training =
-        training_memory(config, dtype, integer(request, "microBatchTokens"), boolean(request, "gradientCheckpointing"),
+        training_memory(config, dtype, lora, integer(request, "microBatchTokens"), boolean(request, "gradientCheckpointing"),
                         static_cast<int>(integer(request, "numThreads")));
-    const int64_t sampling = sampling_bytes(Transformer(config, dtype, false), integer(request, "promptTokens"),
+    const int64_t sampling = sampling_bytes(Transformer(config, dtype, false, lora), integer(request, "promptTokens"),
                                             integer(request, "longestSequence"), integer(request, "running"));
     Napi::Object parts = Napi::Object::New(info.Env());
     const auto set = [&](const char* name, int64_t value) { parts.Set(name, static_cast<double>(value)); };

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
+
 #include "binding/tensor_table.h"
 #include "binding/values.h"
 #include "generate/generate.h"
@@ -43,14 +45,30 @@ at::ScalarType compute_dtype(const std::string& name) {
 
 namespace {
 
+std::vector<std::string> texts(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  require(value.IsArray(), kShape, std::string(key) + " must be an array");
+  const auto list = value.As<Napi::Array>();
+  std::vector<std::string> result;
+  for (uint32_t i = 0; i < list.Length(); ++i) result.push_back(list.Get(i).ToString().Utf8Value());
+  return result;
+}
+
+}  // namespace
+
+Lora lora_options(const Napi::Object& request) {
+  if (request.Get("lora").IsUndefined()) return {};
+  const Napi::Object lora = object(request.Get("lora"), "lora");
+  return {integer(lora, "rank"), number(lora, "alpha"), texts(lora, "targetModules")};
+}
+
+namespace {
+
 StopConditions stop_conditions(const Napi::Object& request) {
   StopConditions stop;
   stop.token_ids = array<int32_t>(request, "stopTokenIds");
-  const Napi::Value strings = request.Get("stopStrings");
-  if (strings.IsUndefined()) return stop;
-  require(strings.IsArray(), kShape, "stopStrings must be an array");
-  const auto list = strings.As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); ++i) stop.strings.push_back(list.Get(i).ToString().Utf8Value());
+  if (request.Get("stopStrings").IsUndefined()) return stop;
+  stop.strings = texts(request, "stopStrings");
   const Napi::Object table = object(request.Get("tokenBytes"), "tokenBytes");
   const auto bytes = array<uint8_t>(table, "bytes");
   const auto offsets = array<int32_t>(table, "offsets");
@@ -95,6 +113,8 @@ Napi::Function PolicyObject::define(Napi::Env env) {
                       InstanceMethod<&PolicyObject::score>("score"),
                       InstanceMethod<&PolicyObject::logits>("logits"),
                       InstanceMethod<&PolicyObject::save_weights>("saveWeights"),
+                      InstanceMethod<&PolicyObject::save_adapters>("saveAdapters"),
+                      InstanceMethod<&PolicyObject::base>("base"),
                       InstanceMethod<&PolicyObject::dispose>("dispose")});
 }
 
@@ -111,18 +131,31 @@ Napi::Value PolicyObject::load(const Napi::CallbackInfo& info, const std::shared
   const auto table = tensor_table(request.Get("tensors"));
   const at::ScalarType dtype = compute_dtype(text(request, "dtype"));
   const bool trainable = boolean(request, "trainable");
+  const Lora lora = lora_options(request);
+  std::optional<uint64_t> seed;
+  if (lora.rank > 0) {
+    const Napi::Object adapters = object(request.Get("lora"), "lora");
+    if (!adapters.Get("seed").IsUndefined()) seed = static_cast<uint64_t>(integer(adapters, "seed"));
+  }
   const auto control = control_argument(info, 1);
   return jobs->run(info.Env(), control, [=]() -> MakeResult {
-    auto model = std::make_shared<Transformer>(config, dtype, trainable);
+    auto model = std::make_shared<Transformer>(config, dtype, trainable, lora);
+    if (seed) model->load_fresh_adapters(*seed);
     load_weights(*model, table, control.get());
-    return [model, jobs](Napi::Env env) -> Napi::Value {
-      const Napi::Object result = constructors(env).policy.New({});
-      PolicyObject* self = PolicyObject::Unwrap(result);
-      self->jobs_ = jobs;
-      self->model_ = model;
-      return result;
-    };
+    return [model, jobs](Napi::Env env) -> Napi::Value { return wrap(env, jobs, model); };
   });
+}
+
+Napi::Object PolicyObject::wrap(Napi::Env env, const std::shared_ptr<Jobs>& jobs, const std::shared_ptr<Transformer>& model) {
+  const Napi::Object result = constructors(env).policy.New({});
+  PolicyObject* self = PolicyObject::Unwrap(result);
+  self->jobs_ = jobs;
+  self->model_ = model;
+  return result;
+}
+
+Napi::Value PolicyObject::base(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return wrap(info.Env(), jobs_, std::make_shared<Transformer>(model()->base())); });
 }
 
 Napi::Value PolicyObject::num_parameters(const Napi::CallbackInfo& info) {
@@ -132,7 +165,7 @@ Napi::Value PolicyObject::num_parameters(const Napi::CallbackInfo& info) {
 Napi::Value PolicyObject::memory_bytes(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     double bytes = 0;
-    for (const Parameter& parameter : model()->parameters()) {
+    for (const Parameter& parameter : model()->all()) {
       bytes += static_cast<double>(parameter.compute.nbytes());
       const bool own_master = parameter.master.defined() && parameter.master.data_ptr() != parameter.compute.data_ptr();
       if (own_master) bytes += static_cast<double>(parameter.master.nbytes());
@@ -209,10 +242,20 @@ Napi::Value PolicyObject::save_weights(const Napi::CallbackInfo& info) {
     return jobs_->run(info.Env(), std::make_shared<JobControl>(), [path, dtype, model = model()]() -> MakeResult {
       const at::ScalarType to = dtype == "float16" ? at::kHalf : compute_dtype(dtype);
       std::vector<std::pair<std::string, at::Tensor>> tensors;
-      for (const Parameter& parameter : model->parameters()) {
-        const at::Tensor& source = parameter.master.defined() ? parameter.master : parameter.compute;
-        tensors.emplace_back(parameter.name, source.detach().to(to));
-      }
+      const auto parameters = model->parameters();
+      for (size_t i = 0; i < parameters.size(); ++i) tensors.emplace_back(parameters[i].name, model->merged(static_cast<int64_t>(i)).to(to));
+      write_safetensors(path, tensors);
+      return [](Napi::Env env) -> Napi::Value { return env.Undefined(); };
+    });
+  });
+}
+
+Napi::Value PolicyObject::save_adapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const std::string path = info[0].ToString().Utf8Value();
+    return jobs_->run(info.Env(), std::make_shared<JobControl>(), [path, model = model()]() -> MakeResult {
+      std::vector<std::pair<std::string, at::Tensor>> tensors;
+      for (const Parameter& parameter : model->adapters()) tensors.emplace_back(parameter.name, parameter.master);
       write_safetensors(path, tensors);
       return [](Napi::Env env) -> Napi::Value { return env.Undefined(); };
     });

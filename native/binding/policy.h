@@ -10,9 +10,11 @@
 
 namespace archer::binding {
 
-// lib/native/types.ts: NativeModelConfig, ComputeDtype
+// lib/native/types.ts: NativeModelConfig, ComputeDtype, LoraOptions
 ModelConfig model_config(const Napi::Object& object);
 at::ScalarType compute_dtype(const std::string& name);
+// LoraOptions under `lora`; no adapters where it is absent.
+Lora lora_options(const Napi::Object& request);
 
 class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
  public:
@@ -30,7 +32,11 @@ class PolicyObject : public Napi::ObjectWrap<PolicyObject> {
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value save_weights(const Napi::CallbackInfo& info);
+  Napi::Value save_adapters(const Napi::CallbackInfo& info);
+  Napi::Value base(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
+
+  static Napi::Object wrap(Napi::Env env, const std::shared_ptr<Jobs>& jobs, const std::shared_ptr<Transformer>& model);
 
   std::shared_ptr<Jobs> jobs_;
   std::shared_ptr<Transformer> model_;

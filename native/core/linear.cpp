@@ -147,21 +147,7 @@ kernels::TileEpilogue epilogue(const at::Tensor& weight_NK) {
   return to;
 }
 
-}  // namespace
-
-bool linear_is_row_exact(at::ScalarType dtype) {
-  return BatchInvariantScope::active() || (dtype == at::kBFloat16 && kernels::tile_kernels());
-}
-
-at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
-  auto sizes = x_RK.sizes().vec();
-  sizes.back() = weight_NK.size(0);
-  at::Tensor out = at::empty(sizes, x_RK.options());
-  linear_products(x_RK, {{weight_NK, bias_N, out, {}}});
-  return out;
-}
-
-void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& projections) {
+void without_adapters(const at::Tensor& x_RK, const std::vector<Projection>& projections) {
   std::vector<TiledLayer> tiled;
   for (const Projection& one : projections) {
     if (!tiles_fit(x_RK, one.weight_NK)) {
@@ -177,8 +163,40 @@ void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& proj
   if (!tiled.empty()) multiply(x_RK, tiled);
 }
 
+}  // namespace
+
+bool linear_is_row_exact(at::ScalarType dtype) {
+  return BatchInvariantScope::active() || (dtype == at::kBFloat16 && kernels::tile_kernels());
+}
+
+at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
+  auto sizes = x_RK.sizes().vec();
+  sizes.back() = weight_NK.size(0);
+  at::Tensor out = at::empty(sizes, x_RK.options());
+  linear_products(x_RK, {{weight_NK, bias_N, out, {}}});
+  return out;
+}
+
+void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& projections) {
+  const auto is_adapted = [](const Projection& one) { return one.adapter.defined(); };
+  if (std::ranges::none_of(projections, is_adapted)) return without_adapters(x_RK, projections);
+  std::vector<Projection> products = projections;  // then x Aᵀ of each adapter: the same packed rows
+  for (const Projection& one : projections) {
+    if (is_adapted(one)) products.push_back({one.adapter.a_rK, {}, at::empty({one.out_RN.size(0), one.adapter.rank()}, x_RK.options()), {}});
+  }
+  without_adapters(x_RK, products);
+  size_t next = projections.size();
+  for (const Projection& one : projections) {
+    if (!is_adapted(one)) continue;
+    // s is a factor here, where little is rounded once more; alone, a product rounds alike in ATen's vectors and their tails.
+    const at::Tensor u_Rr = products[next++].out_RN.mul_(one.adapter.scale);
+    without_adapters(u_Rr, {{one.adapter.b_Nr, {}, one.out_RN, one.out_RN}});
+  }
+}
+
 bool own_gated_product(const at::Tensor& x_RK, const Projection& gate, const Projection& up, const at::Tensor& out_RN) {
   if (!tiles_fit(x_RK, gate.weight_NK) || !tiles_fit(x_RK, up.weight_NK)) return false;
+  if (gate.adapter.defined() || up.adapter.defined()) return false;
   kernels::TileEpilogue to = epilogue(gate.weight_NK);
   to.bias_N = bits_or_null(gate.bias_N);
   to.up_bias_N = bits_or_null(up.bias_N);

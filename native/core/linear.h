@@ -6,13 +6,16 @@
 
 #include <vector>
 
+#include "core/low_rank.h"
+
 namespace archer {
 
-// Where x Wᵀ + bias goes; contiguous, of the dtype of x. bias and residual may be undefined.
+// Where x Wᵀ + bias goes; contiguous, of the dtype of x. bias, residual and adapter may be undefined.
 struct Projection {
   at::Tensor weight_NK, bias_N;
   at::Tensor out_RN;
   at::Tensor residual_RN;  // added to the rounded product
+  LowRank adapter = {};    // its product is rounded and added last
 };
 
 // x_RK [.., K] and weight_NK of one dtype. Returns [.., N] of that dtype.
@@ -20,7 +23,7 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
 // Several layers of the same rows.
 void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& projections);
 // out = silu(gate) * up with the projections of two layers, which are kept where `out_RN` of theirs is defined. False where there are
-// no tiles: nothing is done then.
+// no tiles, or adapters: nothing is done then.
 bool own_gated_product(const at::Tensor& x_RK, const Projection& gate, const Projection& up, const at::Tensor& out_RN);
 
 // Whether these compute each row in the same way whatever rows stand around it.

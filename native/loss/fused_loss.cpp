@@ -77,11 +77,13 @@ FusedLossResult fused_loss_impl(const at::Tensor& hidden_TH, const at::Tensor& h
   using F = typename Pass::Scalar;
   TokenLossEvaluator<F> evaluator(batch, options);
   check_matrices(hidden_TH, head_VH, batch.loss_mask.size(), batch.ids.size());
-  const bool wants_gradients = grad_head_VH.defined();
+  const bool wants_gradients = grad_head_VH.defined() || grad_hidden_TH.defined();
   if (wants_gradients) {
     const auto dtype = hidden_TH.scalar_type();
-    check_gradient("grad_head", grad_head_VH, head_VH,
-                   grad_head_VH.scalar_type() == c10::CppTypeToScalarType<F>::value);
+    if (grad_head_VH.defined()) {
+      check_gradient("grad_head", grad_head_VH, head_VH,
+                     grad_head_VH.scalar_type() == c10::CppTypeToScalarType<F>::value);
+    }
     if (grad_hidden_TH.defined()) {
       const auto given = grad_hidden_TH.scalar_type();
       check_gradient("grad_hidden", grad_hidden_TH, hidden_TH,

@@ -39,8 +39,9 @@ struct LossWorkspace {
 int64_t loss_workspace_bytes(int64_t vocabulary, int64_t hidden, at::ScalarType dtype, int64_t rows, int threads, bool gradients);
 
 // hidden_TH and head_VH: both float32, bfloat16 (logits and reductions in float32) or float64, contiguous, on the CPU.
-// grad_head_VH: float32 (float64 for float64 inputs); the gradient is added to it. Undefined: no gradients at all.
 // grad_hidden_TH: overwritten, allocated where undefined, of hidden_TH's dtype (or float32 for bfloat16 hidden states).
+// grad_head_VH: float32 (float64 for float64 inputs); the gradient is added to it. Undefined: the head is frozen, and the product
+// is not formed. With neither defined there are no gradients at all.
 // Throws ARCHER_E_CONFIG, ARCHER_E_SHAPE (naming the field), ARCHER_E_NUMERIC (naming the token: NaN or +inf in its
 // logits, or a sampled id of probability 0) or ARCHER_E_ABORTED; the gradients are then partly written.
 FusedLossResult fused_loss(const at::Tensor& hidden_TH, const at::Tensor& head_VH, const LossBatch& batch,

@@ -104,7 +104,9 @@ class LogitsPass : public HeadPass<F> {
     });
 
     const at::Tensor e_RV = exponentials_RV_.narrow(0, 0, count), hidden_RH = take_rows(hidden_TH_, active);
-    head_grad_weight(e_RV, at::mul(hidden_RH, coefficients_R1).to(hidden_RH.scalar_type()), grad_head_VH);
+    if (grad_head_VH.defined()) {
+      head_grad_weight(e_RV, at::mul(hidden_RH, coefficients_R1).to(hidden_RH.scalar_type()), grad_head_VH);
+    }
     if (is_range(active) && grad_hidden_TH.scalar_type() != at::kBFloat16) {
       at::Tensor target = grad_hidden_TH.narrow(0, active.front(), count);
       head_grad_hidden(e_RV, head_VH_, target);

@@ -154,7 +154,8 @@ void TilePass::multiply_back(const kernels::TileRows& rows, const std::vector<fl
   const int64_t active_blocks = tile_blocks(rows.rows), hidden_blocks = tile_blocks(hidden_);
   const int64_t grad_elements = active_blocks * hidden_blocks * kBlockElements;
   uint16_t* packed = bits(buffer_of(workspace_.packed_scaled, grad_elements, at::kBFloat16));
-  kernels_.pack_scaled_hidden(rows, coefficients.data(), packed);
+  const bool frozen_head = !grad_head_VH.defined();
+  if (!frozen_head) kernels_.pack_scaled_hidden(rows, coefficients.data(), packed);
 
   const int64_t threads = at::get_num_threads(), steps = (vocabulary_ + kVocabularyStep - 1) / kVocabularyStep;
   at::Tensor grad_blocks = buffer_of(workspace_.grad_blocks, threads * grad_elements, at::kFloat);
@@ -169,9 +170,9 @@ void TilePass::multiply_back(const kernels::TileRows& rows, const std::vector<fl
       if (begin >= end) continue;
       const kernels::TileBackward job{const_bits(head_VH_), vocabulary_, hidden_,
                                       tile_blocks(static_cast<int64_t>(rows_.size())), active_blocks, keep, begin, end,
-                                      bits(workspace_.exponentials), packed, grad_head_VH.data_ptr<float>(), own};
+                                      bits(workspace_.exponentials), packed, frozen_head ? nullptr : grad_head_VH.data_ptr<float>(), own};
       kernels_.grad_hidden(job, scratch + thread * kernels::tile_scratch_elements(hidden_));
-      kernels_.grad_head(job);
+      if (!frozen_head) kernels_.grad_head(job);
     }
   });
   // Thread 0's blocks become the sum, in a fixed order.

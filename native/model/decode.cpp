@@ -78,9 +78,6 @@ at::Tensor Transformer::decode(const std::vector<int32_t>& ids_B, const std::vec
   const std::vector<at::Tensor> w = weights();
   const int64_t q_size = config_.num_heads * config_.head_dim, kv_size = config_.num_kv_heads * config_.head_dim;
   const auto buffer = [&](int64_t columns) { return at::empty({batch, columns}, at::TensorOptions().dtype(compute_dtype_)); };
-  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
-    return Projection{w[weight], bias < 0 ? at::Tensor() : w[bias], out, residual};
-  };
   rope_.reserve(1 + *std::max_element(positions_B.begin(), positions_B.end()));
   at::Tensor ids = at::empty({batch}, at::kInt), positions = at::empty({batch}, at::kInt);
   std::copy(ids_B.begin(), ids_B.end(), ids.mutable_data_ptr<int32_t>());

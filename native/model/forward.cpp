@@ -80,9 +80,6 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const int64_t tokens = sequences.num_tokens(), head_dim = config_.head_dim;
   const int64_t q_size = config_.num_heads * head_dim, kv_size = config_.num_kv_heads * head_dim;
   const auto buffer = [&](int64_t columns) { return at::empty({tokens, columns}, at::TensorOptions().dtype(compute_dtype_)); };
-  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
-    return Projection{w[weight], bias < 0 ? at::Tensor() : w[bias], out, residual};
-  };
   const AttentionPlan plan(sequences);
   const double eps = config_.rms_norm_eps;
 
@@ -127,7 +124,7 @@ at::Tensor Transformer::hidden_states(const PackedSequences& sequences, const Jo
 int64_t Transformer::forward_bytes(int64_t tokens) const {
   const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   const int64_t q = config_.num_heads * config_.head_dim, kv = 2 * config_.num_kv_heads * config_.head_dim;
-  const int64_t buffers = 2 * hidden + 2 * q + kv + (attention_is_row_exact(compute_dtype_) ? 1 : 3) * inner;  // those of forward()
+  const int64_t buffers = 2 * hidden + 2 * q + kv + (attention_is_row_exact(compute_dtype_) && adapters().empty() ? 1 : 3) * inner;  // those of forward()
   // Beside them: attention's copies, or the hidden states at the end.
   const int64_t beside = std::max(attention_copies(compute_dtype_, q, kv).forward, hidden);
   return tokens * (buffers + beside) * static_cast<int64_t>(c10::elementSize(compute_dtype_));

@@ -2,6 +2,7 @@
 //   ds = g Wd;  dgate, dup = swiglu'(ds);  g += norm'(dgate Wg + dup Wu)
 //   da = g Wo;  dq, dk, dv = attention'(da), rotated back;  g += norm'(dq Wq + dk Wk + dv Wv)
 // and every weight's gradient is dyᵀ x of its projection. Operands of products are rounded to the compute dtype.
+// Under adapters nothing else has a gradient (core/low_rank.h), and the products of the frozen weights' gradients are not formed.
 #include "core/linear_gradients.h"
 #include "model/packed_attention.h"
 #include "model/row_gradients.h"
@@ -9,10 +10,24 @@
 
 namespace archer {
 
-void TrainingPass::project_backward(const at::Tensor& dy, const at::Tensor& x, int64_t weight_index, int64_t bias_index,
+at::Tensor TrainingPass::gradient(const std::vector<at::Tensor>& grads, int64_t parameter) const {
+  return model_.adapters().empty() ? grads[static_cast<size_t>(parameter)] : at::Tensor();
+}
+
+void TrainingPass::input_gradient(const at::Tensor& dy, int64_t weight_index, bool add, const at::Tensor& dx) const {
+  linear_grad_input(dy, weight(weight_index), add, dx);
+  if (const LowRank adapter = model_.adapter(weight_index); adapter.defined()) low_rank_grad_input(dy, adapter, dx);
+}
+
+void TrainingPass::weight_gradients(const at::Tensor& dy, const at::Tensor& x, int64_t weight_index, int64_t bias_index,
                                     std::vector<at::Tensor>& grads) const {
-  linear_grad_weight(dy, x, grads[static_cast<size_t>(weight_index)]);
-  if (bias_index >= 0) linear_grad_bias(dy, grads[static_cast<size_t>(bias_index)]);
+  if (model_.adapters().empty()) {
+    linear_grad_weight(dy, x, gradient(grads, weight_index));
+    if (bias_index >= 0) linear_grad_bias(dy, gradient(grads, bias_index));
+  } else if (const int64_t index = model_.adapter_index(weight_index); index >= 0) {
+    const auto a = static_cast<size_t>(index);
+    low_rank_grad_weights(dy, x, model_.adapter(weight_index), grads[a], grads[a + 1]);
+  }
 }
 
 void TrainingPass::layer_backward(size_t index, const JobControl* control, std::vector<at::Tensor>& grads) {
@@ -20,28 +35,28 @@ void TrainingPass::layer_backward(size_t index, const JobControl* control, std::
   TrainingBuffers& b = *buffers_;
   LayerBuffers& saved = b.layers[index];
 
-  linear_grad_input(b.grad_TH, weight(layer.down), false, b.grad_inner_TI);
+  input_gradient(b.grad_TH, layer.down, false, b.grad_inner_TI);
   swiglu_backward(saved.gate_TI, saved.up_TI, b.grad_inner_TI, b.inner_TI);
   const at::Tensor &grad_gate = saved.gate_TI, &grad_up = saved.up_TI;
-  project_backward(b.grad_TH, b.inner_TI, layer.down, layer.down_bias, grads);
-  linear_grad_input(grad_gate, weight(layer.gate), false, b.wide_grad_normed_TH);
-  linear_grad_input(grad_up, weight(layer.up), true, b.wide_grad_normed_TH);
+  weight_gradients(b.grad_TH, b.inner_TI, layer.down, layer.down_bias, grads);
+  input_gradient(grad_gate, layer.gate, false, b.wide_grad_normed_TH);
+  input_gradient(grad_up, layer.up, true, b.wide_grad_normed_TH);
   rms_norm_into(saved.middle_TH, weight(layer.post_norm), model_.config().rms_norm_eps, b.normed_TH, {});
-  project_backward(grad_gate, b.normed_TH, layer.gate, layer.gate_bias, grads);
-  project_backward(grad_up, b.normed_TH, layer.up, layer.up_bias, grads);
+  weight_gradients(grad_gate, b.normed_TH, layer.gate, layer.gate_bias, grads);
+  weight_gradients(grad_up, b.normed_TH, layer.up, layer.up_bias, grads);
   rms_norm_backward(saved.middle_TH, weight(layer.post_norm), saved.middle_rstd_T, b.wide_grad_normed_TH, b.wide_grad_TH,
-                    b.grad_TH, grads[static_cast<size_t>(layer.post_norm)]);
+                    b.grad_TH, gradient(grads, layer.post_norm));
 
   attention_backward(index, control, grads);
-  linear_grad_input(b.grad_q, weight(layer.q), false, b.wide_grad_normed_TH);
-  linear_grad_input(b.grad_k, weight(layer.k), true, b.wide_grad_normed_TH);
-  linear_grad_input(b.grad_v, weight(layer.v), true, b.wide_grad_normed_TH);
+  input_gradient(b.grad_q, layer.q, false, b.wide_grad_normed_TH);
+  input_gradient(b.grad_k, layer.k, true, b.wide_grad_normed_TH);
+  input_gradient(b.grad_v, layer.v, true, b.wide_grad_normed_TH);
   rms_norm_into(saved.input_TH, weight(layer.input_norm), model_.config().rms_norm_eps, b.normed_TH, {});
-  project_backward(b.grad_q, b.normed_TH, layer.q, layer.q_bias, grads);
-  project_backward(b.grad_k, b.normed_TH, layer.k, layer.k_bias, grads);
-  project_backward(b.grad_v, b.normed_TH, layer.v, layer.v_bias, grads);
+  weight_gradients(b.grad_q, b.normed_TH, layer.q, layer.q_bias, grads);
+  weight_gradients(b.grad_k, b.normed_TH, layer.k, layer.k_bias, grads);
+  weight_gradients(b.grad_v, b.normed_TH, layer.v, layer.v_bias, grads);
   rms_norm_backward(saved.input_TH, weight(layer.input_norm), saved.input_rstd_T, b.wide_grad_normed_TH, b.wide_grad_TH,
-                    b.grad_TH, grads[static_cast<size_t>(layer.input_norm)]);
+                    b.grad_TH, gradient(grads, layer.input_norm));
 }
 
 void TrainingPass::attention_backward(size_t index, const JobControl* control, std::vector<at::Tensor>& grads) {
@@ -49,8 +64,8 @@ void TrainingPass::attention_backward(size_t index, const JobControl* control, s
   TrainingBuffers& b = *buffers_;
   LayerBuffers& saved = b.layers[index];
 
-  linear_grad_input(b.grad_TH, weight(layer.o), false, b.grad_mixed);
-  project_backward(b.grad_TH, saved.mixed, layer.o, layer.o_bias, grads);
+  input_gradient(b.grad_TH, layer.o, false, b.grad_mixed);
+  weight_gradients(b.grad_TH, saved.mixed, layer.o, layer.o_bias, grads);
   const auto [q, k] = rotated(index);
   packed_attention_backward(b.grad_mixed, q, k, saved.v, saved.mixed, saved.logsumexp, plan_, model_.config().head_dim,
                             control, b.wide_grad_q, b.wide_grad_k, b.grad_v);
@@ -58,9 +73,9 @@ void TrainingPass::attention_backward(size_t index, const JobControl* control, s
   rotate_backward(b.wide_grad_k, rotation_, b.grad_k);
   if (model_.config().qk_norm) {
     rms_norm_backward(saved.q, weight(layer.q_norm), saved.q_rstd, b.wide_grad_q, {}, b.grad_q,
-                      grads[static_cast<size_t>(layer.q_norm)]);
+                      gradient(grads, layer.q_norm));
     rms_norm_backward(saved.k, weight(layer.k_norm), saved.k_rstd, b.wide_grad_k, {}, b.grad_k,
-                      grads[static_cast<size_t>(layer.k_norm)]);
+                      gradient(grads, layer.k_norm));
   }
 }
 

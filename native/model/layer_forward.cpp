@@ -8,11 +8,6 @@
 
 namespace archer {
 
-Projection TrainingPass::projection(int64_t weight_index, int64_t bias_index, const at::Tensor& out,
-                                    const at::Tensor& residual) const {
-  return {weight(weight_index), bias_index < 0 ? at::Tensor() : weight(bias_index), out, residual};
-}
-
 std::pair<at::Tensor, at::Tensor> TrainingPass::rotated(size_t index) {
   LayerBuffers& saved = buffers_->layers[index];
   if (!model_.config().qk_norm) return {saved.q, saved.k};
@@ -32,6 +27,9 @@ void TrainingPass::layer_forward(size_t index, const JobControl* control, const 
   TrainingBuffers& b = *buffers_;
   LayerBuffers& saved = b.layers[index];
   const double eps = config.rms_norm_eps;
+  const auto projection = [&](int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) {
+    return model_.projection(weight, bias, out, residual);
+  };
 
   rms_norm_into(saved.input_TH, weight(layer.input_norm), eps, b.normed_TH, saved.input_rstd_T);
   linear_products(b.normed_TH, {projection(layer.q, layer.q_bias, saved.q), projection(layer.k, layer.k_bias, saved.k),

@@ -1,4 +1,5 @@
-// The row-wise functions of a decoder layer over tensors, each our own kernel (native/kernels/decoder_rows.h) over all threads. Those ending in _into write into a tensor of the caller. Gradients: row_gradients.h.
+// The row-wise functions of a decoder layer over tensors, each our own kernel (native/kernels/decoder_rows.h) over all threads. Those
+// ending in _into write into a tensor of the caller. Gradients: row_gradients.h.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -36,7 +36,7 @@ void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::
       }
     });
   });
-  grad_weight.add_(partial.sum(0));
+  if (grad_weight.defined()) grad_weight.add_(partial.sum(0));
 }
 
 void swiglu_backward(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dy, const at::Tensor& y) {

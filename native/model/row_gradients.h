@@ -10,7 +10,7 @@
 namespace archer {
 
 // dx of y = rms_norm(x, weight) from wide dy; with wide `sum`: sum += dx, rounded = sum; without: rounded = dx.
-// grad_weight += its gradient. `rstd` of rms_norm_into().
+// grad_weight += its gradient, where it is defined. `rstd` of rms_norm_into().
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, const at::Tensor& wide_dy,
                        const at::Tensor& wide_sum, const at::Tensor& rounded, const at::Tensor& grad_weight);
 

@@ -52,6 +52,12 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile() { ::munmap(bytes_, std::max<size_t>(size_, 1)); }
 
+  // Gives the pages of what has been read back: a whole model in them would stand beside the one that is loaded.
+  void forget(int64_t begin, int64_t end) const {
+    const int64_t page = ::sysconf(_SC_PAGESIZE), first = (begin + page - 1) / page * page;
+    if (first < end) ::madvise(bytes_ + first, static_cast<size_t>(end - first), MADV_DONTNEED);
+  }
+
   char* bytes() const { return bytes_; }
   int64_t size() const { return static_cast<int64_t>(size_); }
 
@@ -146,14 +152,16 @@ void load_weights(Transformer& model, const std::vector<TensorEntry>& entries, c
   std::map<std::string, const TensorEntry*> by_name;
   for (const TensorEntry& entry : entries) by_name[entry.name] = &entry;
   std::map<std::string, std::shared_ptr<MappedFile>> files;
-  for (const Parameter& parameter : model.parameters()) {
+  for (const Parameter& parameter : model.all()) {
     if (control) control->check();
     const auto found = by_name.find(parameter.name);
+    if (found == by_name.end() && parameter.compute.defined()) continue;  // fresh adapters
     require(found != by_name.end(), kModel, "the model's files hold no tensor " + parameter.name);
     const TensorEntry& entry = *found->second;
     std::shared_ptr<MappedFile>& file = files[entry.file];
     if (!file) file = std::make_shared<MappedFile>(entry.file);
     model.load(entry.name, view(entry, file));
+    file->forget(entry.begin, entry.end);
   }
 }
 

@@ -22,8 +22,9 @@ struct TensorEntry {
   int64_t begin = 0, end = 0;  // bytes from the start of the file
 };
 
-// Loads every parameter of the model; entries that are none of its parameters are ignored. Each file is mapped once.
-// ARCHER_E_MODEL: a parameter without entry, a wrong shape, bytes outside the file. ARCHER_E_IO: an unreadable file.
+// Loads every parameter of the model, its adapters' too; entries that are none of them are ignored. Each file is mapped once.
+// ARCHER_E_MODEL: a parameter without entry and without a value, a wrong shape, bytes outside the file. ARCHER_E_IO: an unreadable
+// file.
 void load_weights(Transformer& model, const std::vector<TensorEntry>& entries, const JobControl* control);
 
 // Every entry as a view of its mapped file, for tables that are no model's (optimizer state). Same errors.

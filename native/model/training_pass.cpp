@@ -56,7 +56,7 @@ void TrainingPass::backward(const at::Tensor& grad_hidden_TH, std::vector<at::Te
   require(has_forward_, kInternal, "backward needs a forward of its own");
   TrainingBuffers& b = *buffers_;
   require(grad_hidden_TH.sizes() == b.hidden_TH.sizes(), kShape, "the gradient has another shape than the hidden states");
-  require(grads.size() == model_.parameters().size(), kShape, "backward needs one gradient buffer per parameter");
+  require(grads.size() == model_.trained().size(), kShape, "backward needs one gradient buffer per trained parameter");
   const at::NoGradGuard no_grad;
   const ProfileSpan span("backward");
   has_forward_ = false;
@@ -64,14 +64,16 @@ void TrainingPass::backward(const at::Tensor& grad_hidden_TH, std::vector<at::Te
   b.wide_grad_TH.zero_();
   const int64_t final_norm = model_.final_norm_index();
   rms_norm_backward(b.output_TH, weight(final_norm), b.output_rstd_T, b.wide_grad_normed_TH, b.wide_grad_TH, b.grad_TH,
-                    grads[static_cast<size_t>(final_norm)]);
+                    gradient(grads, final_norm));
   for (size_t i = b.layers.size(); i-- > 0;) {
     if (control) control->check();
     const ProfileSpan span("layer", static_cast<int64_t>(i));
     if (checkpoint_) layer_forward(i, control, {});
     layer_backward(i, control, grads);
   }
-  embedding_backward(ids_T_, b.wide_grad_TH, grads[static_cast<size_t>(model_.embedding_index())]);
+  if (const at::Tensor grad = gradient(grads, model_.embedding_index()); grad.defined()) {
+    embedding_backward(ids_T_, b.wide_grad_TH, grad);
+  }
 }
 
 }  // namespace archer

@@ -22,7 +22,7 @@ class TrainingPass {
   at::Tensor forward(const PackedSequences& sequences, const JobControl* control);
 
   // Adds the gradients of d loss / d hidden [T, H], once per forward(), into `grads` (float32, one per parameter in the order of
-  // parameters(), same shapes). The head's own gradient comes from the loss, which adds into the same buffer.
+  // trained(), same shapes). The head's own gradient comes from the loss, which adds into the same buffer.
   void backward(const at::Tensor& grad_hidden_TH, std::vector<at::Tensor>& grads, const JobControl* control);
 
   // What the arena takes now: activation_bytes() of the largest micro-batch so far.
@@ -32,13 +32,15 @@ class TrainingPass {
 
  private:
   const at::Tensor& weight(int64_t index) const;
-  Projection projection(int64_t weight_index, int64_t bias_index, const at::Tensor& out, const at::Tensor& residual = {}) const;
   // q and k as attention reads them: as they were saved, or with a QK norm computed from that.
   std::pair<at::Tensor, at::Tensor> rotated(size_t index);
   // output_TH undefined: only what the backward of this layer reads.
   void layer_forward(size_t index, const JobControl* control, const at::Tensor& output_TH);
-  // The gradient of a projection's weight and bias.
-  void project_backward(const at::Tensor& dy, const at::Tensor& x, int64_t weight_index, int64_t bias_index,
+  // The buffer of a parameter's gradient; undefined where the model is frozen under adapters.
+  at::Tensor gradient(const std::vector<at::Tensor>& grads, int64_t parameter) const;
+  // The gradient of a projection's input, and then of its weight and bias or of its adapter.
+  void input_gradient(const at::Tensor& dy, int64_t weight_index, bool add, const at::Tensor& dx) const;
+  void weight_gradients(const at::Tensor& dy, const at::Tensor& x, int64_t weight_index, int64_t bias_index,
                         std::vector<at::Tensor>& grads) const;
   // From the gradient of the layer's output to that of its input, in place in wide_grad_TH and grad_TH.
   void layer_backward(size_t index, const JobControl* control, std::vector<at::Tensor>& grads);

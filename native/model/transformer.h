@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,8 +20,7 @@ namespace archer {
 
 struct Parameter {
   std::string name;     // Hugging Face's name, "model.layers.0.self_attn.q_proj.weight"
-  // What the optimizer updates; float32 (float64 in tests). Undefined in a frozen model of another compute dtype.
-  at::Tensor master;
+  at::Tensor master;    // what the optimizer updates; float32 (float64 in tests). Undefined where the parameter is frozen.
   at::Tensor compute;   // what the forward reads; the same tensor as master where the dtypes agree
   bool decays = true;   // weight decay: matrices yes, norms and biases no
 };
@@ -32,25 +32,48 @@ struct PrefillTarget {
   int64_t first = 0;
 };
 
+// Adapters on the projections with these names (q_proj, ...) of every layer: PEFT's r, lora_alpha and target_modules.
+struct Lora {
+  int64_t rank = 0;  // 0: none
+  double alpha = 0.0;
+  std::vector<std::string> target_modules;
+};
+
 class Transformer {
  public:
-  // Allocates nothing but the list of parameters; load() each of them before the first forward.
+  // Allocates nothing but the lists of parameters; load() each of them before the first forward.
   // compute_dtype: at::kFloat, at::kBFloat16 (or at::kDouble in tests). trainable keeps float32 masters beside bf16.
-  Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable);
+  // With adapters those alone are trained, and have their masters in any case; the model's own parameters are frozen.
+  Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable, const Lora& lora = {});
 
   const ModelConfig& config() const { return config_; }
   at::ScalarType compute_dtype() const { return compute_dtype_; }
   bool trainable() const { return trainable_; }
 
   // Every parameter in the order of the layers, tied heads once. Its shape is expected_shape(name).
-  std::vector<Parameter>& parameters() { return parameters_; }
-  const std::vector<Parameter>& parameters() const { return parameters_; }
+  std::span<Parameter> parameters() { return {all_.data(), num_own_}; }
+  std::span<const Parameter> parameters() const { return {all_.data(), num_own_}; }
+  // A and B of each adapted matrix in that order, by PEFT's names; empty without adapters.
+  std::span<const Parameter> adapters() const { return std::span(all_).subspan(num_own_); }
+  // What training changes: the adapters where there are any, else every parameter.
+  std::span<Parameter> trained() { return std::span(all_).subspan(first_trained()); }
+  std::span<const Parameter> trained() const { return std::span(all_).subspan(first_trained()); }
+  // Both, the parameters first.
+  std::span<const Parameter> all() const { return all_; }
   std::vector<int64_t> expected_shape(const std::string& name) const;
   // Copies `value`, of any floating dtype, converting to the dtypes above; ARCHER_E_MODEL on a wrong shape or name.
   void load(const std::string& name, const at::Tensor& value);
-  int64_t num_parameters() const;
-  // All parameters once in this dtype, as load() lays them out.
+  // A uniform in ±1/sqrt(inputs) as PEFT has it (Kaiming with a = sqrt 5), B zero: the function of the base.
+  void load_fresh_adapters(uint64_t seed);
+  int64_t num_parameters() const;  // without adapters
+  // What load() lays out once in this dtype: all parameters with the adapters, and those that are trained.
   int64_t weight_bytes(at::ScalarType dtype) const;
+  int64_t trained_bytes(at::ScalarType dtype) const;
+
+  // The same weights, not copied, frozen and without the adapters.
+  Transformer base() const;
+  // A parameter, with its adapter added where it has one: W + s B A, in float32 (float64).
+  at::Tensor merged(int64_t parameter) const;
 
   // After an optimizer step: compute copies again equal the masters (rounded). No-op where they are one tensor.
   void refresh_compute_weights();
@@ -73,6 +96,11 @@ class Transformer {
   int64_t final_norm_index() const { return final_norm_; }
   // The compute weights, one per parameter; ARCHER_E_MODEL where one has not been loaded.
   std::vector<at::Tensor> weights() const;
+  // Where in adapters() the A of a parameter stands, its B behind it; -1: it has none.
+  int64_t adapter_index(int64_t parameter) const { return adapter_of_[static_cast<size_t>(parameter)]; }
+  LowRank adapter(int64_t parameter) const;  // undefined where it has none
+  // A layer's projection with its adapter, as every pass takes it. bias: -1 for none.
+  Projection projection(int64_t weight, int64_t bias, const at::Tensor& out, const at::Tensor& residual = {}) const;
   // The angles of a pack's tokens; ARCHER_E_SHAPE where its ids or offsets are wrong.
   Rotation rotation_of(const PackedSequences& sequences) const;
 
@@ -96,14 +124,19 @@ class Transformer {
   };
 
   int64_t add_parameter(std::string name, std::vector<int64_t> shape, bool decays);
+  size_t index_of(const std::string& name) const;
+  size_t first_trained() const { return all_.size() > num_own_ ? num_own_ : 0; }
   at::Tensor forward(const PackedSequences& sequences, const JobControl* control, const Destination* destination) const;
   void check_ids(const std::vector<int32_t>& ids) const;
 
   ModelConfig config_;
   at::ScalarType compute_dtype_;
   bool trainable_;
-  std::vector<Parameter> parameters_;
-  std::vector<std::vector<int64_t>> shapes_;  // of parameters_
+  double lora_scale_ = 1.0;
+  std::vector<Parameter> all_;
+  size_t num_own_ = 0;                        // of all_, then come the adapters'
+  std::vector<std::vector<int64_t>> shapes_;  // of all_
+  std::vector<int64_t> adapter_of_;           // of the own ones: adapter_index()
   std::vector<at::Tensor> compute_, masters_;  // theirs once load() has given them a value; empty before the first
   std::vector<Layer> layers_;
   int64_t embedding_ = -1, final_norm_ = -1, head_ = -1;

@@ -27,7 +27,7 @@ void update_block(const Block& block, const at::Tensor& master, const at::Tensor
 
 }  // namespace
 
-AdamW::AdamW(std::vector<Parameter>& parameters, const AdamWOptions& options)
+AdamW::AdamW(std::span<Parameter> parameters, const AdamWOptions& options)
     : parameters_(parameters), options_(options) {
   require_range(options.beta1 >= 0.0 && options.beta1 < 1.0, "beta1", options.beta1, "in [0, 1)");
   require_range(options.beta2 >= 0.0 && options.beta2 < 1.0, "beta2", options.beta2, "in [0, 1)");

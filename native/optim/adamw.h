@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/transformer.h"
@@ -22,9 +23,9 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  // Keeps a reference: `parameters` must outlive it, and every master must be loaded. ARCHER_E_CONFIG on a bad option,
+  // Keeps the span: `parameters` must outlive it, and every master must be loaded. ARCHER_E_CONFIG on a bad option,
   // ARCHER_E_SHAPE on a master that is undefined, not contiguous, or neither float32 nor float64.
-  AdamW(std::vector<Parameter>& parameters, const AdamWOptions& options);
+  AdamW(std::span<Parameter> parameters, const AdamWOptions& options);
 
   // One update of every master with the gradient grads[i] * grad_scale (grad_scale: GradNorm::clip_scale). A gradient
   // has its master's shape and dtype. Afterwards the model's refresh_compute_weights() is due.
@@ -40,7 +41,7 @@ class AdamW {
                   const std::vector<at::Tensor>& exp_avg_sq);
 
  private:
-  std::vector<Parameter>& parameters_;
+  std::span<Parameter> parameters_;
   AdamWOptions options_;
   int64_t num_steps_ = 0;
   std::vector<at::Tensor> exp_avg_;

@@ -568,6 +568,12 @@ void compaction() {
     }
     CHECK(at::equal(twice.grad_hidden, clean.grad_hidden));
     CHECK(relative_error(twice.grad_head, clean.grad_head * 3) <= 1e-6);
+
+    // A frozen head: the rest to the bit.
+    at::Tensor grad_hidden = at::empty_like(clean.grad_hidden), no_gradient;
+    const FusedLossResult frozen = fused_loss(c.hidden.to(dtype), c.head.to(dtype), c.view(), plain, grad_hidden, no_gradient);
+    CHECK(frozen.loss == clean.result.loss && frozen.backward_rows == needed);
+    CHECK(at::equal(grad_hidden, clean.grad_hidden));
   }
   // An entropy bonus needs every token in the loss.
   Case c = make_case(131, 23);

@@ -17,6 +17,7 @@ namespace fixture {
 struct Flavour {
   std::string name;
   archer::ModelConfig config;
+  archer::Lora lora = {};
 };
 
 inline std::vector<Flavour> flavours() {
@@ -45,14 +46,23 @@ inline std::vector<Flavour> flavours() {
   return {{"llama", llama}, {"llama with biases", biased}, {"qwen2", qwen2}, {"qwen3", qwen3}};
 }
 
+// Adapters on three projections of each layer, or on all; alpha / rank is no power of two.
+inline Flavour with_adapters(Flavour flavour, bool on_all) {
+  flavour.name += on_all ? " with adapters on all" : " with adapters";
+  flavour.lora = {3, 5.0, {"q_proj", "v_proj", "down_proj"}};
+  if (on_all) flavour.lora.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  return flavour;
+}
+
 // The values depend on the seed alone, not on the dtypes.
 inline archer::Transformer make_model(const archer::ModelConfig& config, at::ScalarType dtype, uint64_t seed,
-                                      bool trainable = true) {
-  archer::Transformer model(config, dtype, trainable);
+                                      bool trainable = true, const archer::Lora& lora = {}) {
+  archer::Transformer model(config, dtype, trainable, lora);
   at::manual_seed(seed);
-  for (const archer::Parameter& parameter : model.parameters()) {
+  for (const archer::Parameter& parameter : model.all()) {
     const bool is_norm = parameter.name.find("norm") != std::string::npos;
-    at::Tensor value = at::randn(model.expected_shape(parameter.name), at::kDouble) * 0.3;
+    const bool is_adapter = parameter.name.find("lora") != std::string::npos;  // smaller than what it lies over
+    at::Tensor value = at::randn(model.expected_shape(parameter.name), at::kDouble) * (is_adapter ? 0.15 : 0.3);
     model.load(parameter.name, is_norm ? value + 1.0 : value);
   }
   return model;

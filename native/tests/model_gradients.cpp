@@ -1,5 +1,5 @@
-// Gradients of every parameter against autograd over a plain model and against central differences, for each flavour; then what
-// training relies on: any packing gives the same sums, a repeated run and checkpointed layers the same bits, and memory is what
+// Gradients of every parameter, or of every adapter over a frozen model, against autograd over a plain model and against central
+// differences, for each flavour; then what training relies on: any packing gives the same sums, a repeated run and checkpointed layers the same bits, and memory is what
 // the plan says.
 #include "kernels/cpu_isa.h"
 #include "model/training_pass.h"
@@ -15,7 +15,7 @@ namespace {
 std::vector<at::Tensor> make_buffers(const Transformer& model) {
   std::vector<at::Tensor> grads;
   const at::ScalarType dtype = model.compute_dtype() == at::kDouble ? at::kDouble : at::kFloat;
-  for (const Parameter& parameter : model.parameters()) grads.push_back(at::zeros(parameter.compute.sizes(), dtype));
+  for (const Parameter& parameter : model.trained()) grads.push_back(at::zeros(parameter.compute.sizes(), dtype));
   return grads;
 }
 
@@ -40,7 +40,7 @@ std::vector<at::Tensor> gradients(const Transformer& model, const PackedSequence
   return grads;
 }
 
-bool is_head(const Transformer& model, size_t i) { return model.parameters()[i].name == "lm_head.weight"; }  // the loss's part
+bool is_head(const Transformer& model, size_t i) { return model.trained()[i].name == "lm_head.weight"; }  // the loss's part
 
 // Relative to the whole gradient, over all parameters but an untied head.
 double distance(const Transformer& model, const std::vector<at::Tensor>& grads, const std::vector<at::Tensor>& expected) {
@@ -59,7 +59,7 @@ void against_autograd(const Flavour& flavour, int64_t num_layers) {
   const PackedSequences sequences = make_sequences({7, 70, 2, 9, 30, 14}, config.vocab_size, 4);
   const at::Tensor direction_TH = direction_for(sequences, config);
   for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-5}}) {
-    const Transformer model = make_model(config, dtype, 3);
+    const Transformer model = make_model(config, dtype, 3, true, flavour.lora);
     const PlainModel plain(model, at::kDouble);
     CHECK_NEAR(relative_error(TrainingPass(model).forward(sequences, nullptr), plain.hidden(sequences).detach()), 0, tolerance);
     const std::vector<at::Tensor> expected = plain.gradients(sequences, direction_TH), got = gradients(model, sequences, 1);
@@ -67,21 +67,23 @@ void against_autograd(const Flavour& flavour, int64_t num_layers) {
       if (!is_head(model, i)) CHECK_NEAR(relative_error(got[i], expected[i]), 0, tolerance);
     }
   }
-  // bfloat16: as close to the exact gradients of its own weights as autograd in bfloat16, or closer.
-  const Transformer half = make_model(config, at::kBFloat16, 3);
+  // bfloat16: as close to the exact gradients of its own weights as autograd in bfloat16, or closer. Between frozen weights little
+  // is summed, and the two are two draws of the same roundings.
+  const double slack = flavour.lora.rank > 0 ? 1.5 : 1.0;
+  const Transformer half = make_model(config, at::kBFloat16, 3, true, flavour.lora);
   const std::vector<at::Tensor> exact = PlainModel(half, at::kDouble).gradients(sequences, direction_TH);
   const double theirs = distance(half, PlainModel(half, at::kBFloat16).gradients(sequences, direction_TH), exact);
   for (const CpuIsa isa : {CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx}) {
     if (limit_cpu_isa(isa) != isa) continue;
     const double ours = distance(half, gradients(half, sequences, 1), exact);
-    CHECK(ours <= theirs);
+    CHECK(ours <= slack * theirs);
     std::printf("%s, %d layers, %s: relative error of the bfloat16 gradients %.4f, of autograd's %.4f\n", flavour.name.c_str(),
                 static_cast<int>(num_layers), cpu_isa_name(isa), ours, theirs);
   }
 }
 
 void central_differences(const Flavour& flavour) {
-  Transformer model = make_model(flavour.config, at::kDouble, 3);
+  Transformer model = make_model(flavour.config, at::kDouble, 3, true, flavour.lora);
   const PackedSequences sequences = make_sequences({6, 13, 2}, flavour.config.vocab_size, 4);
   const at::Tensor direction_TH = direction_for(sequences, flavour.config);
   const auto loss = [&] {
@@ -90,12 +92,12 @@ void central_differences(const Flavour& flavour) {
   const std::vector<at::Tensor> grads = gradients(model, sequences, 1);
   std::mt19937_64 random(9);
   for (size_t i = 0; i < grads.size(); ++i) {
-    const std::string& name = model.parameters()[i].name;
+    const std::string& name = model.trained()[i].name;
     if (name == "lm_head.weight") {  // belongs to the loss
       CHECK(grads[i].abs().max().item().toDouble() == 0);
       continue;
     }
-    double* values = model.parameters()[i].compute.mutable_data_ptr<double>();
+    double* values = model.trained()[i].compute.mutable_data_ptr<double>();
     const double* grad = grads[i].const_data_ptr<double>();
     const double norm = grads[i].norm().item().toDouble();
     // A k bias shifts every score of a query alike where nothing rotates it; with rope its gradient is small, not zero.
@@ -114,13 +116,13 @@ void central_differences(const Flavour& flavour) {
 }
 
 void micro_batches(const Flavour& flavour, at::ScalarType dtype, double tolerance) {
-  const Transformer model = make_model(flavour.config, dtype, 3);
+  const Transformer model = make_model(flavour.config, dtype, 3, true, flavour.lora);
   const PackedSequences sequences = make_sequences({7, 21, 2, 9, 30, 14}, flavour.config.vocab_size, 4);
   const std::vector<at::Tensor> whole = gradients(model, sequences, 1), again = gradients(model, sequences, 1);
   for (const size_t parts : {2, 3, 6}) {
     const std::vector<at::Tensor> sum = gradients(model, sequences, parts);
     for (size_t i = 0; i < whole.size(); ++i) {
-      if (model.parameters()[i].name == "lm_head.weight") continue;
+      if (model.trained()[i].name == "lm_head.weight") continue;
       CHECK_NEAR(relative_error(sum[i], whole[i]), 0, tolerance);
     }
   }
@@ -128,7 +130,7 @@ void micro_batches(const Flavour& flavour, at::ScalarType dtype, double toleranc
 }
 
 void checkpointed(const Flavour& flavour, at::ScalarType dtype) {
-  const Transformer model = make_model(flavour.config, dtype, 3);
+  const Transformer model = make_model(flavour.config, dtype, 3, true, flavour.lora);
   const PackedSequences sequences = make_sequences({7, 21, 2, 9, 30, 14}, flavour.config.vocab_size, 4);
   const std::vector<at::Tensor> kept = gradients(model, sequences, 2), again = gradients(model, sequences, 2, true);
   for (size_t i = 0; i < kept.size(); ++i) CHECK(at::equal(kept[i], again[i]));
@@ -195,17 +197,17 @@ void misuse() {
 
 int main() {
   const int num_threads = at::get_num_threads();
-  for (const Flavour& flavour : flavours()) {
-    at::set_num_threads(1);  // hundreds of tiny forwards: a second thread only waits
-    central_differences(flavour);
-    at::set_num_threads(num_threads);
-    for (const int64_t num_layers : {1, 3}) against_autograd(flavour, num_layers);
-    micro_batches(flavour, at::kDouble, 1e-12);
-    micro_batches(flavour, at::kFloat, 1e-5);
-    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-      checkpointed(flavour, dtype);
-      memory_plan(flavour, dtype);
+  for (const Flavour& whole : flavours()) {
+    for (const Flavour& flavour : {whole, with_adapters(whole, false), with_adapters(whole, true)}) {
+      at::set_num_threads(1);  // hundreds of tiny forwards: a second thread only waits
+      central_differences(flavour);
+      at::set_num_threads(num_threads);
+      for (const int64_t num_layers : {1, 3}) against_autograd(flavour, num_layers);
+      micro_batches(flavour, at::kDouble, 1e-12);
+      micro_batches(flavour, at::kFloat, 1e-5);
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) checkpointed(flavour, dtype);
     }
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) memory_plan(whole, dtype);
   }
   update_in_place();
   misuse();

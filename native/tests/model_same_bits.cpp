@@ -35,7 +35,7 @@ at::Tensor generated(const Transformer& model, const PackedSequences& all, int d
 }
 
 void check_flavour(const Flavour& flavour) {
-  const Transformer model = make_model(flavour.config, at::kBFloat16, 1);
+  const Transformer model = make_model(flavour.config, at::kBFloat16, 1, true, flavour.lora);
   constexpr int kDecoded = 5;
   const PackedSequences all = make_sequences({9, 21, 6, 133, 66}, flavour.config.vocab_size, 12);
   const at::Tensor scored_TH = model.hidden_states(all, nullptr);
@@ -63,12 +63,16 @@ int main() {
     if (limit_cpu_isa(isa) != isa) continue;
     any = true;
     CHECK(linear_is_row_exact(at::kBFloat16) && attention_is_row_exact(at::kBFloat16));
-    for (const Flavour& flavour : flavours()) check_flavour(flavour);
+    for (const Flavour& flavour : flavours()) {
+      check_flavour(flavour);
+      check_flavour(with_adapters(flavour, true));
+    }
     Flavour wide = flavours()[0];  // whole blocks of head_dim, an odd group
     wide.config.num_heads = 3;
     wide.config.num_kv_heads = 1;
     wide.config.head_dim = 64;
     check_flavour(wide);
+    check_flavour(with_adapters(wide, true));
   }
   if (!any) {
     std::printf("this processor has neither AVX512-BF16 nor AMX\n");

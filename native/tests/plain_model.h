@@ -14,12 +14,12 @@ class PlainModel {
  public:
   // The weights of `model`, in `dtype`.
   PlainModel(const archer::Transformer& model, at::ScalarType dtype) : config_(model.config()), dtype_(dtype) {
-    for (const archer::Parameter& parameter : model.parameters()) {
-      at::Tensor leaf = parameter.compute.to(dtype).detach().clone();
-      leaf.set_requires_grad(true);
+    for (const archer::Parameter& parameter : model.all()) leaves_[parameter.name] = parameter.compute.to(dtype).detach().clone();
+    for (const archer::Parameter& parameter : model.trained()) {
+      leaves_[parameter.name].set_requires_grad(true);
       names_.push_back(parameter.name);
-      leaves_[parameter.name] = leaf;
     }
+    adapter_scale_ = model.adapter(model.layers()[0].q).scale;
   }
 
   at::Tensor hidden(const archer::PackedSequences& sequences) const {
@@ -32,7 +32,7 @@ class PlainModel {
     return at::cat(parts);
   }
 
-  // Of sum(direction * hidden), one per parameter; undefined for an untied head.
+  // Of sum(direction * hidden), one per trained parameter; undefined for an untied head.
   std::vector<at::Tensor> gradients(const archer::PackedSequences& sequences, const at::Tensor& direction_TH) const {
     std::vector<at::Tensor> inputs;
     for (const std::string& name : names_) inputs.push_back(leaves_.at(name));
@@ -42,7 +42,11 @@ class PlainModel {
  private:
   at::Tensor linear(const at::Tensor& x, const std::string& name) const {
     const auto bias = leaves_.find(name + ".bias");
-    return at::linear(x, leaves_.at(name + ".weight"), bias == leaves_.end() ? std::nullopt : std::optional(bias->second));
+    const at::Tensor y = at::linear(x, leaves_.at(name + ".weight"), bias == leaves_.end() ? std::nullopt : std::optional(bias->second));
+    const auto a = leaves_.find("base_model.model." + name + ".lora_A.weight");
+    if (a == leaves_.end()) return y;
+    const at::Tensor& b = leaves_.at("base_model.model." + name + ".lora_B.weight");
+    return y + adapter_scale_ * at::linear(at::linear(x, a->second), b);
   }
   at::Tensor norm(const at::Tensor& x, const std::string& name) const {
     return x * at::rsqrt(x.square().mean(-1, true) + config_.rms_norm_eps) * leaves_.at(name + ".weight");
@@ -84,6 +88,7 @@ class PlainModel {
 
   archer::ModelConfig config_;
   at::ScalarType dtype_;
+  double adapter_scale_ = 0;
   std::vector<std::string> names_;
   std::map<std::string, at::Tensor> leaves_;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "model/config.h"
+#include "model/transformer.h"
 
 namespace archer {
 
@@ -21,6 +22,7 @@ struct TrainingMemory {
 };
 
 // tokens: of the largest micro-batch.
-TrainingMemory training_memory(const ModelConfig& config, at::ScalarType dtype, int64_t tokens, bool checkpoint, int threads);
+TrainingMemory training_memory(const ModelConfig& config, at::ScalarType dtype, const Lora& lora, int64_t tokens, bool checkpoint,
+                               int threads);
 
 }  // namespace archer

@@ -25,15 +25,15 @@ bool has_own_master(const Parameter& parameter) {
 }  // namespace
 
 Trainer::Trainer(std::shared_ptr<Transformer> model, const AdamWOptions& options, bool checkpoint)
-    : model_(std::move(model)), pass_(*model_, checkpoint), adamw_(model_->parameters(), options) {
+    : model_(std::move(model)), pass_(*model_, checkpoint), adamw_(model_->trained(), options) {
   std::vector<at::Tensor> masters;
-  for (const Parameter& parameter : model_->parameters()) masters.push_back(parameter.master);
+  for (const Parameter& parameter : model_->trained()) masters.push_back(parameter.master);
   grads_ = flat_zeros_like(masters);
-  head_index_ = index_of(model_->head().name);
+  if (model_->adapters().empty()) head_index_ = index_of(model_->head().name);
 }
 
 size_t Trainer::index_of(const std::string& name) const {
-  const auto& parameters = model_->parameters();
+  const auto& parameters = model_->trained();
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (parameters[i].name == name) return i;
   }
@@ -72,9 +72,10 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
   const at::Tensor hidden_TH = pass_.forward(batch.sequences, control);
   const at::Tensor predictors_R = index_tensor(rows.predictors);
   const at::Tensor hidden_RH = hidden_TH.index_select(0, predictors_R);
-  at::Tensor grad_RH;
+  at::Tensor grad_RH = at::empty_like(hidden_RH);
+  at::Tensor grad_head_VH = head_index_ ? grads_[*head_index_] : at::Tensor();
   const FusedLossResult loss = fused_loss(hidden_RH, model_->head().compute.detach(), loss_batch, options, grad_RH,
-                                          grads_[head_index_], control, &loss_workspace_);
+                                          grad_head_VH, control, &loss_workspace_);
 
   // A hidden state predicts one token, so the rows are distinct and index_copy_ loses nothing.
   const at::Tensor grad_TH = at::zeros(hidden_TH.sizes(), grad_RH.options()).index_copy_(0, predictors_R, grad_RH);
@@ -116,7 +117,7 @@ int64_t Trainer::memory_bytes() const {
 
 std::vector<std::pair<std::string, at::Tensor>> Trainer::state() const {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  const auto& parameters = model_->parameters();
+  const auto& parameters = model_->trained();
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (has_own_master(parameters[i])) tensors.emplace_back("master." + parameters[i].name, parameters[i].master);
     tensors.emplace_back("exp_avg." + parameters[i].name, adamw_.exp_avg()[i]);
@@ -133,7 +134,7 @@ void Trainer::load_state(const std::vector<std::pair<std::string, at::Tensor>>& 
     return found->second;
   };
   std::vector<at::Tensor> exp_avg, exp_avg_sq;
-  for (Parameter& parameter : model_->parameters()) {
+  for (Parameter& parameter : model_->trained()) {
     if (has_own_master(parameter)) parameter.master.copy_(take("master." + parameter.name));
     exp_avg.push_back(take("exp_avg." + parameter.name));
     exp_avg_sq.push_back(take("exp_avg_sq." + parameter.name));

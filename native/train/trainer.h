@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -72,8 +73,8 @@ class Trainer {
   std::shared_ptr<Transformer> model_;
   TrainingPass pass_;
   AdamW adamw_;
-  std::vector<at::Tensor> grads_;  // one per parameter, the master's shape and dtype
-  size_t head_index_ = 0;
+  std::vector<at::Tensor> grads_;  // one per trained parameter, the master's shape and dtype
+  std::optional<size_t> head_index_;  // none: the head is frozen
   LossWorkspace loss_workspace_;
 };
 

@@ -27,6 +27,7 @@ const forms: Record<string, Record<string, object>> = {
   'the paper’s form': {},
   'the reference’s form, three inner epochs': { algorithm: { fidelity: 'reference' } },
   'bfloat16 with float32 masters': { model: { dtype: 'bfloat16' } },
+  'adapters in bfloat16, with a reference': { model: { dtype: 'bfloat16' }, lora: { rank: 4 } },
   'dapo with refill and batch scope': {
     algorithm: { name: 'dapo', filter_groups: { enable: true, refill: true, max_num_gen_batches: 2 } },
     actor: { entropy_scope: 'batch' },

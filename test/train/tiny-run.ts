@@ -42,9 +42,10 @@ export function tempDir(): { path: string; remove: () => void } {
 export function fingerprint(dir: string, step: number, run = 'archer-native/archer'): Record<string, string> {
   const runDir = join(dir, 'runs', run);
   const checkpoint = join(runDir, `global_step_${step}`);
+  const weights = readdirSync(checkpoint).find((name) => name.endsWith('.safetensors')) ?? '';
   const files: Record<string, string> = {
     'metrics.jsonl': join(runDir, 'metrics.jsonl'),
-    'model.safetensors': join(checkpoint, 'model.safetensors'),
+    [weights]: join(checkpoint, weights),
     'optimizer.safetensors': join(checkpoint, 'trainer/optimizer.safetensors'),
   };
   for (const name of readdirSync(join(dir, 'rollouts'))) files[name] = join(dir, 'rollouts', name);

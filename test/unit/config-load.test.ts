@@ -185,6 +185,10 @@ group('faults', () => {
     ['rollout: {temperature: 0}', /greedy.*val\.temperature/],
     ['data: {train_batch_size: 8}\nactor: {ppo_mini_batch_size: 16}', /16 is more than data\.train_batch_size = 8/],
     ['actor: {kl_normalizer: per-class}', /needs actor\.loss_agg_mode = seq-mean-token-mean, not token-mean/],
+    ['lora: {rank: -1}', /lora\.rank takes integer ≥ 0, not -1/],
+    ['lora: {alpha: 0}', /lora\.alpha takes number > 0, not 0/],
+    ['lora: {rank: 4, target_modules: [q_porj]}', /no module q_porj: did you mean q_proj\?.*\(run\.yaml:1:\d+\)/],
+    ['lora: {rank: 4, target_modules: []}', /lora\.target_modules is empty/],
     ['algorithm: {overlong_buffer: {enable: true, len: 9000}}', /9000 is more than data\.max_response_length = 8192/],
   ])('%s', (text, message) => {
     expect(fault(() => yaml(text))).toMatch(message);
