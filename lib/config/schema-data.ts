@@ -102,6 +102,13 @@ export const rewardOptions = {
   ),
   timeout_seconds: num(10, { above: 0 }, 'Time for one response; then its worker is ended and the outcome is timeout.'),
   workers: int(0, { min: 0 }, 'Verifier processes; 0: one per core.'),
+  math: {
+    mode: oneOf(
+      'semantic',
+      ['semantic', 'archer'],
+      'How math judges: by docs/math-verifier.md, or as the reference’s own grader.',
+    ),
+  },
   code: {
     test_seconds: num(6, { above: 0 }, 'Wall-clock and processor time of one test of a program.'),
     memory_mb: int(1024, { min: 64 }, 'Address space of a judged program, in MiB.'),

@@ -1,12 +1,14 @@
 // The built-in verifiers as a worker process runs them (worker.mjs).
 
 import { type CodeOptions, type CodeVerifier, createCodeVerifier } from './code.js';
+import { type MathOptions, verifyMath } from './math.js';
 import type { RewardInput, Verdict } from './types.js';
 import { builtinVerifiers, verifierForSource, type VerifierName } from './verifiers.js';
 
 export interface BuiltinOptions {
   /** Without one each row's data source chooses. */
   name?: VerifierName | undefined;
+  math?: Pick<MathOptions, 'mode'> | undefined;
   code?: Partial<CodeOptions> | undefined;
 }
 
@@ -16,7 +18,10 @@ export type Judge = (input: RewardInput, stage: (text: string) => void) => Verdi
  * @param notice is told, once, when programs are isolated by less than bubblewrap.
  * @throws ArcherError ARCHER_E_REWARD when `code` is asked for and programs cannot be isolated here.
  */
-export async function createBuiltin({ name, code }: BuiltinOptions, notice: (text: string) => void): Promise<Judge> {
+export async function createBuiltin(
+  { name, math, code }: BuiltinOptions,
+  notice: (text: string) => void,
+): Promise<Judge> {
   let verifier: Promise<CodeVerifier> | undefined;
   const codeVerifier = () => {
     verifier ??= createCodeVerifier(code).then((made) => {
@@ -28,7 +33,8 @@ export async function createBuiltin({ name, code }: BuiltinOptions, notice: (tex
   if (name === 'code') await codeVerifier();
   return async (input, stage) => {
     const chosen = name ?? verifierForSource(input.dataSource);
-    return chosen === 'code' ? (await codeVerifier()).verify(input, stage) : builtinVerifiers[chosen](input);
+    if (chosen === 'code') return (await codeVerifier()).verify(input, stage);
+    return chosen === 'math' ? verifyMath(input, math) : builtinVerifiers[chosen](input);
   };
 }
 

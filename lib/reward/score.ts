@@ -5,6 +5,7 @@
 
 import { ArcherError, messageOf } from '../errors.js';
 import type { CodeOptions } from './code.js';
+import type { MathOptions } from './math.js';
 import type { RewardFunction, RewardInput, Scorer, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
 import { verifierForSource, type VerifierName, verifierNames } from './verifiers.js';
@@ -24,6 +25,8 @@ export interface CreateScorerOptions {
   workers?: number;
   /** Silence after which progress names the response that everybody waits for. Default 5. */
   heartbeatSeconds?: number;
+  /** How the verifier `math` judges: its own rules (the default), or the reference's grader. */
+  math?: Pick<MathOptions, 'mode'>;
   /** Limits of the verifier `code`. */
   code?: Partial<CodeOptions>;
 }
@@ -35,7 +38,7 @@ export interface CreateScorerOptions {
  * cannot be loaded or has no default function, or a verifier that does not work on this machine.
  */
 export async function createScorer(options: CreateScorerOptions = {}): Promise<Scorer> {
-  const { name, path, fn, timeoutSeconds = 10, workers, heartbeatSeconds, code } = options;
+  const { name, path, fn, timeoutSeconds = 10, workers, heartbeatSeconds, math, code } = options;
   const given = [name, path, fn].filter((entry) => entry !== undefined);
   if (given.length > 1) {
     throw new ArcherError('ARCHER_E_REWARD', 'Give one of reward.name, reward.path and a function, not several.');
@@ -50,7 +53,7 @@ export async function createScorer(options: CreateScorerOptions = {}): Promise<S
       `There is no built-in verifier "${name}"; there are ${verifierNames.join(', ')}. For others set reward.path to a module.`,
     );
   }
-  const judge = path === undefined ? { builtin: { name, code } } : { path };
+  const judge = path === undefined ? { builtin: { name, math, code } } : { path };
   const pool = await createWorkerPool({ judge, timeoutSeconds, workers, heartbeatSeconds });
   return {
     description: path ?? name ?? 'by data_source',

@@ -138,10 +138,11 @@ function promptsPerFile(dataset: Dataset, prompts: EncodedPrompt[]): number[] {
 }
 
 export async function makeScorer(config: ResolvedConfig, reward: RewardFunction | undefined): Promise<Scorer> {
-  const { name, path, timeout_seconds: timeoutSeconds, workers, code } = config.reward;
+  const { name, path, timeout_seconds: timeoutSeconds, workers, math, code } = config.reward;
   const common = {
     timeoutSeconds,
     workers: workers === 0 ? undefined : workers,
+    math,
     code: {
       testSeconds: code.test_seconds,
       memoryMiB: code.memory_mb,

@@ -125,6 +125,16 @@ describe('a module in workers', () => {
 });
 
 describe('functions and built-in verifiers', () => {
+  test('math judges by its own rules, or in mode archer as the reference does', async () => {
+    const percent = input('\\boxed{0.35}', { groundTruth: '35\\%' });
+    expect((await (await scorer({ name: 'math' })).score([percent]))[0]?.outcome).toBe('ok');
+    const archer = await scorer({ name: 'math', math: { mode: 'archer' }, workers: 1 });
+    expect((await archer.score([percent, ...inputs('\\boxed{5}')])).map(({ outcome }) => outcome)).toEqual([
+      'wrong',
+      'ok',
+    ]);
+  });
+
   test('a function in this process: sync, async, throwing, and never settling', async () => {
     const answers: Record<string, () => unknown> = {
       a: () => true,
