@@ -50,7 +50,7 @@ struct TiledLayer {
 // The rows are packed once; the outputs of all layers, which lie end to end, are shared out among threads.
 void multiply_few(const at::Tensor& x, const std::vector<TiledLayer>& layers) {
   const kernels::TileKernels& tiles = *kernels::tile_kernels();
-  const int64_t inputs = x.size(-1), rows = x.numel() / inputs, scratch_elements = kernels::tile_linear_scratch(inputs);
+  const int64_t inputs = x.size(-1), rows = x.numel() / inputs, scratch_elements = kernels::tile_matmul_scratch(inputs);
   uint16_t* scratch = kept_buffer(0, at::get_num_threads() * scratch_elements);
   uint16_t* packed = kept_buffer(1, tile_blocks(rows) * tile_blocks(inputs) * kBlockElements);
   tiles.pack_hidden({bits(x), nullptr, rows, inputs}, packed);

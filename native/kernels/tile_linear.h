@@ -28,7 +28,4 @@ struct TileLinear {
   TileEpilogue to;
 };
 
-// bfloat16 elements of scratch for one thread.
-int64_t tile_linear_scratch(int64_t inputs);
-
 }  // namespace archer::kernels

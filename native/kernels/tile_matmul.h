@@ -26,7 +26,7 @@ struct TileMatmul {
   int64_t row_begin = 0, row_end = 0;  // of this call; row_begin is a multiple of 32
 };
 
-// Of scratch for one thread: bfloat16 elements; floats.
+// Of scratch for one thread: bfloat16 elements, for `linear` too; floats.
 int64_t tile_matmul_scratch(int64_t inner);
 int64_t tile_matmul_sums(int64_t columns, bool gated);
 

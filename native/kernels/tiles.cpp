@@ -32,8 +32,6 @@ int64_t tile_matmul_sums(int64_t columns, bool gated) {
   return std::max<int64_t>(4, (gated ? 2 : 1) * tile_blocks(columns)) * kBlockElements;
 }
 
-int64_t tile_linear_scratch(int64_t inputs) { return kTile * tile_blocks(inputs) * kTile; }
-
 const TileKernels* tile_kernels() {
 #if defined(ARCHER_TILE_KERNELS)
   if (cpu_isa() == CpuIsa::amx) return &kAmxTileKernels;

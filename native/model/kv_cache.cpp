@@ -13,8 +13,8 @@ namespace archer {
 
 namespace {
 
-// Addresses alone: the system gives memory, in huge pages where it can, as it is first written. 4 KiB pages would cost decoding a
-// third of its attention: every line of a head lies in another one.
+// Addresses alone: the system gives memory, in huge pages where it can, as it is first written. In 4 KiB pages
+// attention would wait for address translation too: it reads two of them for every head and page of the cache.
 at::Tensor reserve(int64_t bytes) {
   void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   require(memory != MAP_FAILED, kOom,
