@@ -9,7 +9,8 @@
             in every forward; but a learning rate of 1e-6 is then below the last bit of most weights.
 
 One `run` is one optimizer step of Trainer.train(), from one on_step_begin to the next: prompts, generation, rewards, log-probs of
-the reference model, forward, backward, clip, AdamW, and whatever the loop does besides.
+the reference model, forward, backward, clip, AdamW, and whatever the loop does besides. Before it is ready it trains three steps: one
+to warm up, one with sdpa and one with eager attention, of which it takes the faster.
 """
 
 import argparse
@@ -32,6 +33,9 @@ import transformers
 import trl
 
 from rivals_common import Phases, random_prompts, say, status_bytes
+
+
+ATTENTIONS = ("sdpa", "eager")
 
 
 def settings(options, folder):
@@ -63,7 +67,6 @@ def settings(options, folder):
         bf16=options.dtype == "bf16" and options.serve == "trl",
         model_init_kwargs={
             "dtype": "bfloat16" if options.serve == "trl-bf16" else "float32",
-            "attn_implementation": options.attention,
         },
         # Nothing is written, printed or sent; prompts are four short lists, for which a worker process only costs.
         save_strategy="no",
@@ -96,25 +99,46 @@ def alternating(completions, **_):
 
 
 class Serve(transformers.TrainerCallback):
-    """Waits for `run` before every step, and answers when the next one is about to begin."""
+    """Chooses the attention, then waits for `run` before every step, and answers when the next one is about to begin."""
 
-    def __init__(self, name, phases, details):
+    def __init__(self, name, phases, details, trainer):
         self.name, self.phases, self.details = name, phases, details
+        self.models = [model for model in (trainer.model, trainer.ref_model) if model is not None]
+        self.left = [ATTENTIONS[0], *ATTENTIONS]
+        self.seconds = {}
         self.is_running = False
 
+    def use(self, attention):
+        self.details["attention"] = attention
+        for model in self.models:
+            model.set_attn_implementation(attention)
+
     def on_step_begin(self, args, state, control, **_):
+        if self.left:
+            self.trial()
+        else:
+            self.serve()
+        self.phases.begin()
+
+    def trial(self):
+        if "attention" in self.details:
+            self.seconds[self.details["attention"]] = self.phases.end()["seconds"]
+        self.use(self.left.pop(0))
+
+    def serve(self):
         if self.is_running:
             say(event="run", **self.phases.end())
         else:
+            self.seconds[self.details["attention"]] = self.phases.end()["seconds"]
+            self.use(min(self.seconds, key=self.seconds.get))
             say(event="ready", protocol=1, name=self.name, details=self.details)
+            self.is_running = True
         for line in sys.stdin:
             command = line.strip()
-            if command == "quit":
-                sys.exit(0)
             if command == "run":
-                self.is_running = True
-                self.phases.begin()
                 return
+            if command == "quit":
+                break
             say(event="error", code="ARCHER_E_CONFIG", message=f"The command {command} is not known; send run or quit.")
         sys.exit(0)
 
@@ -182,7 +206,6 @@ def main():
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--responses-per-pass", type=int, default=0, help="responses in one forward and backward")
-    parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     options = parser.parse_args()
     options.responses_per_pass = options.responses_per_pass or options.batch * options.n
     torch.set_num_threads(options.threads)
@@ -196,11 +219,10 @@ def main():
                 "trl": trl.__version__,
                 "transformers": transformers.__version__,
                 "torch": torch.__version__,
-                "attention": options.attention,
                 "responses_per_pass": options.responses_per_pass,
             }
             trainer.add_callback(OptimizerPhase(phases))
-            trainer.add_callback(Serve(options.serve, phases, details))
+            trainer.add_callback(Serve(options.serve, phases, details, trainer))
             trainer.train()
     except Exception as error:
         say(event="error", code="ARCHER_E_INTERNAL", message=f"{type(error).__name__}: {error}")

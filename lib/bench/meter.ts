@@ -24,7 +24,11 @@ export class Meter {
   }
 
   /** Every call of the object's method counts as that phase. One within another stops its clock: every moment counts once. */
-  wrap<Name extends string>(owner: Record<Name, (...args: never[]) => Promise<unknown>>, name: Name, phase: string): void {
+  wrap<Name extends string>(
+    owner: Record<Name, (...args: never[]) => Promise<unknown>>,
+    name: Name,
+    phase: string,
+  ): void {
     const method = owner[name].bind(owner);
     owner[name] = async (...args) => {
       const before = this.enter(phase);

@@ -94,7 +94,10 @@ function say(event: object): void {
  * Prompts as random ids, the same ones in every process, and those of random_prompts in bench/rivals_common.py; ids below 3 are
  * often special and are left out.
  */
-export function randomPrompts({ batch, promptTokens }: Pick<Task, 'batch' | 'promptTokens'>, vocabSize: number): number[][] {
+export function randomPrompts(
+  { batch, promptTokens }: Pick<Task, 'batch' | 'promptTokens'>,
+  vocabSize: number,
+): number[][] {
   let state = 1;
   const next = () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;

@@ -38,7 +38,11 @@ export function addBenchRollout(bench: Command): void {
     .option('--prompt-tokens <count>', 'length of every prompt', '64')
     .option('--new-tokens <count>', 'length of every response; nothing ends one earlier', '128')
     .option('--rivals <names>', `${rolloutRivals.join(', ')}, or none`, rolloutRivals.join(','))
-    .option('--memory <names>', 'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come', 'kept')
+    .option(
+      '--memory <names>',
+      'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come',
+      'kept',
+    )
     .option('--pairs <count>', 'timed rounds; every contestant runs once in each', String(quotable.pairs))
     .option('--python <path>', 'a Python with torch and transformers; without it the one beside libtorch, or python3')
     .option('--llama <folder>', 'where `npm install node-llama-cpp` was run')

@@ -37,7 +37,11 @@ export function addBenchStep(bench: Command): void {
     .option('--threads <counts>', 'threads of every contestant', '1,2')
     .option('--dtype <names>', dtypes.join(', '), 'bf16')
     .option('--rivals <names>', `${stepRivals.join(', ')}, or none`, stepRivals.join(','))
-    .option('--memory <names>', 'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come', 'kept')
+    .option(
+      '--memory <names>',
+      'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come',
+      'kept',
+    )
     .option('--pairs <count>', 'timed rounds; every contestant runs once in each', String(quotable.pairs))
     .option('--python <path>', 'a Python with torch, trl and datasets; without it the one beside libtorch, or python3')
     .option('--json [file]', 'write {machine, load, rows} to a file; without a name print it instead of the table')
