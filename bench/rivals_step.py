@@ -131,6 +131,7 @@ class Serve(transformers.TrainerCallback):
         else:
             self.seconds[self.details["attention"]] = self.phases.end()["seconds"]
             self.use(min(self.seconds, key=self.seconds.get))
+            ctypes.CDLL(None).malloc_trim(0)  # what the trial has left in the heap is nobody's peak
             say(event="ready", protocol=1, name=self.name, details=self.details)
             self.is_running = True
         for line in sys.stdin:
