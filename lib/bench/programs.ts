@@ -47,18 +47,19 @@ export interface Python {
 }
 
 /**
- * A Python that can import torch: `named`, or the one whose libtorch the addon uses, or python3.
+ * A Python that can import torch and `modules`: `named`, or the one whose libtorch the addon uses, or python3.
  * @returns undefined where none is found
- * @throws ArcherError ARCHER_E_CONFIG when the named one has no torch: an explicit choice is not replaced
+ * @throws ArcherError ARCHER_E_CONFIG when the named one cannot: an explicit choice is not replaced
  */
-export async function findPython(named?: string): Promise<Python | undefined> {
+export async function findPython(named?: string, modules: string[] = []): Promise<Python | undefined> {
   const libtorch = readBuildRecord()?.libtorchRoot;
   const beside = libtorch ? join(libtorch, '../../../../bin/python3') : undefined;
   const candidates = named ? [named] : [...(beside && existsSync(beside) ? [beside] : []), 'python3'];
+  const wanted = ['torch', ...modules].join(', ');
   let words = '';
   for (const command of candidates) {
     try {
-      const { stdout } = await run(command, ['-c', 'import torch; print(torch.__version__)']);
+      const { stdout } = await run(command, ['-c', `import ${wanted}; print(torch.__version__)`]);
       return { command, torch: stdout.trim() };
     } catch (error) {
       words = messageOf(error).trim().split('\n').at(-1) ?? '';
@@ -67,7 +68,7 @@ export async function findPython(named?: string): Promise<Python | undefined> {
   if (named)
     throw new ArcherError(
       'ARCHER_E_CONFIG',
-      `--python ${named} cannot import torch (${words}). Name a Python that can.`,
+      `--python ${named} cannot import ${wanted} (${words}). Name a Python that can.`,
     );
   return undefined;
 }

@@ -7,7 +7,7 @@ import type { ContestantSpec } from './contestant.js';
 import { type Dtype, environment, groupsWithin, type Memory } from './environment.js';
 import { interleave } from './interleave.js';
 import type { Python } from './programs.js';
-import { floorMeasurement, type SamplingShape, samplingWork } from './roofline.js';
+import { floorMeasurement, floorSeconds, type SamplingShape, samplingWork } from './roofline.js';
 import { type BenchRow, makeRow } from './statistics.js';
 
 /** invariant is ours with rollout.batch_invariant. */
@@ -70,7 +70,7 @@ export async function* benchRollout(options: RolloutBenchOptions): AsyncGenerato
       });
       for (const one of dropped) options.onDropped?.(name, one.name, one.reason);
       const [ours, measured, ...others] = measurements;
-      const floor = floorMeasurement(measured!, work);
+      const floor = floorMeasurement(measured!, (rates) => ({ generate: floorSeconds(work, rates) }));
       const { load, busyCores } = options;
       const circumstances = { load, busyCores, foreignCores, threads };
       const context = {

@@ -6,8 +6,9 @@ import type { Measurement } from './interleave.js';
 import { median } from './statistics.js';
 
 export interface SamplingShape {
-  /** Sequences sampled together. */
+  /** Prompts sampled together, and responses to each (default 1); a prompt is read once for all of its own. */
   batch: number;
+  n?: number;
   promptTokens: number;
   newTokens: number;
 }
@@ -33,17 +34,17 @@ export interface MachineRates {
 /** @param bytes of one weight, key or value */
 export function samplingWork(model: NativeModelConfig, shape: SamplingShape, bytes: number): SamplingWork {
   const { hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headDim, vocabSize } = model;
-  const { batch, promptTokens, newTokens } = shape;
+  const { batch, n = 1, promptTokens, newTokens } = shape;
   const layer = 2 * hiddenSize * headDim * (numHeads + numKvHeads) + 3 * hiddenSize * intermediateSize;
   const body = numLayers * layer;
   const head = vocabSize * hiddenSize;
   const steps = newTokens - 1;
   // Step s, counted from 1, attends to the prompt and s tokens behind it.
-  const positions = steps * promptTokens + (steps * (steps + 1)) / 2;
+  const positions = steps * promptTokens + n * ((steps * (steps + 1)) / 2);
   return {
     weightBytes: (body + head) * bytes,
     prefillFlops: 2 * batch * (body * promptTokens + head),
-    stepFlops: 2 * batch * (body + head),
+    stepFlops: 2 * batch * n * (body + head),
     steps,
     kvBytes: batch * positions * 2 * numLayers * numKvHeads * headDim * bytes,
   };
@@ -54,8 +55,33 @@ export function floorSeconds(work: SamplingWork, { bytesPerSecond, flopsPerSecon
   return pass(work.prefillFlops) + work.steps * pass(work.stepFlops) + work.kvBytes / bytesPerSecond;
 }
 
-/** The floor as a contestant: its time in every round, from the rates that archer-bench-roofline measured in that round. */
-export function floorMeasurement(measured: Measurement, work: SamplingWork): Measurement {
+/** Seconds that each phase of a training step cannot go below; prompts are computed once for their responses. */
+export function stepFloor(
+  model: NativeModelConfig,
+  shape: Required<SamplingShape>,
+  bytes: number,
+  rates: MachineRates,
+): Record<string, number> {
+  const { batch, n, promptTokens, newTokens } = shape;
+  const { weightBytes, stepFlops } = samplingWork(model, { batch: 1, promptTokens: 0, newTokens: 1 }, bytes);
+  const headFlops = 2 * model.vocabSize * model.hiddenSize;
+  const responseTokens = batch * n * newTokens;
+  const forward = (stepFlops - headFlops) * (batch * promptTokens + responseTokens) + headFlops * responseTokens;
+  // Of a weight: master, gradient and two moments are read, all but the gradient written; the model's own copy in bfloat16 too.
+  const optimizerBytes = (weightBytes / bytes) * (28 + (bytes === 2 ? 2 : 0));
+  return {
+    generate: floorSeconds(samplingWork(model, shape, bytes), rates),
+    score: forward / rates.flopsPerSecond,
+    forward_backward: (3 * forward) / rates.flopsPerSecond,
+    optimizer: optimizerBytes / rates.bytesPerSecond,
+  };
+}
+
+/** The floor as a contestant: its time in every round, by phase, from the rates that archer-bench-roofline measured in that round. */
+export function floorMeasurement(
+  measured: Measurement,
+  phasesOf: (rates: MachineRates) => Record<string, number>,
+): Measurement {
   const rates = measured.samples.map(({ values = {} }) => ({
     bytesPerSecond: values.bytes_per_second ?? Number.NaN,
     flopsPerSecond: values.flops_per_second ?? Number.NaN,
@@ -63,8 +89,13 @@ export function floorMeasurement(measured: Measurement, work: SamplingWork): Mea
   return {
     name: measured.name,
     samples: measured.samples.map(({ seconds, cpuSeconds }, i) => {
-      const floor = floorSeconds(work, rates[i]!);
-      return { seconds: floor, cpuSeconds: (floor * cpuSeconds) / seconds };
+      const phases = Object.entries(phasesOf(rates[i]!));
+      const floor = phases.reduce((sum, [, phase]) => sum + phase, 0);
+      return {
+        seconds: floor,
+        cpuSeconds: (floor * cpuSeconds) / seconds,
+        values: Object.fromEntries(phases.map(([phase, part]) => [`${phase}_seconds`, part])),
+      };
     }),
     details: {
       gb_per_second: Number((median(rates.map(({ bytesPerSecond }) => bytesPerSecond)) / 1e9).toPrecision(4)),

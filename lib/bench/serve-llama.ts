@@ -7,7 +7,8 @@ import { ArcherError } from '../errors.js';
 import { readModelFolder } from '../model/folder.js';
 import type { Dtype } from './environment.js';
 import { checkGguf, type GgufInfo } from './gguf.js';
-import { randomPrompts, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+import { Meter } from './meter.js';
+import { randomPrompts, type Served, serve, type Task } from './serve.js';
 
 // Of node-llama-cpp 3, as far as it is used here.
 interface Sequence {
@@ -29,13 +30,13 @@ const trialTokens = 8;
 
 await serve('llama.cpp', make);
 
-async function make(task: SamplingTask): Promise<Served> {
+async function make(task: Task): Promise<Served> {
   const library = await load(task.llama);
   const folder = await readModelFolder(task.model);
   const gguf = resolve(task.gguf);
   checkGguf(gguf, await library.readGgufFileInfo(gguf), folder, task.dtype as Dtype);
   const llama = await library.getLlama({ gpu: false, build: 'never', maxThreads: task.threads, logLevel: 'error' });
-  const baseBytes = residentBytes('VmRSS');
+  const meter = new Meter();
   const { batch, promptTokens, newTokens, threads } = task;
   const model = await llama.loadModel({ modelPath: gguf });
   const prompts = randomPrompts(task, folder.nativeConfig.vocabSize);
@@ -66,7 +67,7 @@ async function make(task: SamplingTask): Promise<Served> {
   const { sample } = await open(best.settings);
   return {
     details: { ...best.settings },
-    baseBytes,
+    meter,
     iterate: async () => {
       await sample(newTokens);
     },

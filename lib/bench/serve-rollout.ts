@@ -5,13 +5,14 @@ import { readModelFolder } from '../model/folder.js';
 import { buildInfo } from '../native/engine.js';
 import { Weights } from '../native/policy.js';
 import type { GenerateRequest } from '../native/types.js';
-import { randomPrompts, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+import { Meter } from './meter.js';
+import { randomPrompts, type Served, serve, type Task } from './serve.js';
 
 await serve('archer', make);
 
-async function make(task: SamplingTask): Promise<Served> {
+async function make(task: Task): Promise<Served> {
   const { libtorch, cpuCapability } = buildInfo();
-  const baseBytes = residentBytes('VmRSS'); // libraries; the model counts
+  const meter = new Meter(); // after the libraries; the model counts
   const folder = await readModelFolder(task.model);
   const dtype = task.dtype === 'bf16' ? 'bfloat16' : 'float32';
   const weights = await Weights.load(folder, { dtype, numThreads: task.threads });
@@ -35,7 +36,7 @@ async function make(task: SamplingTask): Promise<Served> {
   };
   return {
     details: { libtorch, cpuCapability },
-    baseBytes,
+    meter,
     iterate: async () => {
       const { ids } = await weights.generate(request);
       if (ids.length === batch * newTokens) return;

@@ -1,18 +1,22 @@
 // The contestant's side of the protocol (docs/benchmarks.md), for contestants that are Node programs.
-import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { isArcherError, messageOf } from '../errors.js';
+import type { Meter } from './meter.js';
 
-/** What a contestant of `bench rollout` is told. */
-export interface SamplingTask {
+/** What a contestant of `bench rollout` or `bench step` is told. */
+export interface Task {
   model: string;
   dtype: string;
   threads: number;
+  /** Prompts of one iteration; in `bench step` with n responses to each. */
   batch: number;
+  n: number;
   promptTokens: number;
   newTokens: number;
   batchInvariant: boolean;
+  /** Old log-probs by a forward pass, as by default; otherwise as sampled. */
+  recompute: boolean;
   /** Where node-llama-cpp lies, and its weights; empty for others. */
   llama: string;
   gguf: string;
@@ -20,20 +24,23 @@ export interface SamplingTask {
 
 export interface Served {
   details: Record<string, unknown>;
-  /** Resident bytes before the model was there. */
-  baseBytes: number;
+  /** Made before the model was there, so that its memory counts. */
+  meter: Meter;
   iterate: () => Promise<void>;
 }
 
 /** Reads the command line, makes the contestant, and answers line by line until `quit` or the end of the input. */
-export async function serve(name: string, make: (task: SamplingTask) => Promise<Served>): Promise<void> {
+export async function serve(name: string, make: (task: Task) => Promise<Served>): Promise<void> {
   try {
-    const { details, baseBytes, iterate } = await make(readTask());
+    const { details, meter, iterate } = await make(readTask());
     say({ event: 'ready', protocol: 1, name, details });
     for await (const line of createInterface({ input: process.stdin })) {
       if (line === 'quit') break;
-      if (line === 'run') say({ event: 'run', ...(await measure(iterate, baseBytes)) });
-      else
+      if (line === 'run') {
+        meter.begin();
+        await iterate();
+        say({ event: 'run', ...meter.end() });
+      } else
         say({
           event: 'error',
           code: 'ARCHER_E_CONFIG',
@@ -47,16 +54,18 @@ export async function serve(name: string, make: (task: SamplingTask) => Promise<
   }
 }
 
-function readTask(): SamplingTask {
+function readTask(): Task {
   const text = { type: 'string', default: '' } as const;
   const names = [
     'model',
     'dtype',
     'threads',
     'batch',
+    'n',
     'prompt-tokens',
     'new-tokens',
     'batch-invariant',
+    'recompute',
     'llama',
     'gguf',
   ] as const;
@@ -67,52 +76,28 @@ function readTask(): SamplingTask {
     dtype: of('dtype'),
     threads: Number(of('threads')),
     batch: Number(of('batch')),
+    n: Number(of('n')),
     promptTokens: Number(of('prompt-tokens')),
     newTokens: Number(of('new-tokens')),
     batchInvariant: of('batch-invariant') === 'true',
+    recompute: of('recompute') === 'true',
     llama: of('llama'),
     gguf: of('gguf'),
   };
-}
-
-async function measure(iterate: () => Promise<void>, baseBytes: number): Promise<Record<string, number | null>> {
-  const peakIsKnown = resetPeakMemory();
-  const before = process.cpuUsage();
-  const began = performance.now();
-  await iterate();
-  const seconds = (performance.now() - began) / 1000;
-  const { user, system } = process.cpuUsage(before);
-  const peak = peakIsKnown ? Math.max(0, residentBytes('VmHWM') - baseBytes) : null;
-  return { seconds, cpu_seconds: (user + system) / 1e6, peak_bytes: peak };
-}
-
-/** VmRSS (now) or VmHWM (peak) of this process in bytes; 0 where nothing tells. */
-export function residentBytes(key: 'VmRSS' | 'VmHWM'): number {
-  try {
-    const [, kilobytes = 0] =
-      new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
-    return Number(kilobytes) * 1024;
-  } catch {
-    return 0;
-  }
-}
-
-/** The high-water mark falls back to what is resident; false where the kernel does not allow it. */
-function resetPeakMemory(): boolean {
-  try {
-    writeFileSync('/proc/self/clear_refs', '5');
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function say(event: object): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }
 
-/** Prompts as random ids, the same ones in every process; ids below 3 are often special and are left out. */
-export function randomPrompts({ batch, promptTokens }: SamplingTask, vocabSize: number): number[][] {
+/**
+ * Prompts as random ids, the same ones in every process, and those of random_prompts in bench/rivals_common.py; ids below 3 are
+ * often special and are left out.
+ */
+export function randomPrompts(
+  { batch, promptTokens }: Pick<Task, 'batch' | 'promptTokens'>,
+  vocabSize: number,
+): number[][] {
   let state = 1;
   const next = () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;

@@ -35,7 +35,17 @@ export interface BenchRow {
   /** Of all sequences together, from the medians; in benchmarks of sampling alone. */
   tokens_per_second?: number;
   rival_tokens_per_second?: number;
+  /** Medians by phase, where both sides have it. */
+  phases?: Record<string, PhaseCost>;
   details: Record<string, unknown>;
+}
+
+export interface PhaseCost {
+  seconds: number;
+  rival_seconds: number;
+  ratio: number;
+  peak_bytes: number | null;
+  rival_peak_bytes: number | null;
 }
 
 export function median(values: number[]): number {
@@ -138,8 +148,34 @@ export function makeRow(context: RowContext, ours: Measurement, rival: Measureme
     ...(tokens === undefined
       ? {}
       : { tokens_per_second: round(tokens / seconds(ours)), rival_tokens_per_second: round(tokens / seconds(rival)) }),
+    ...phasesOf(ours.samples, rival.samples),
     details: rival.details,
   };
+}
+
+/** What a contestant answers beside the whole: <phase>_seconds and <phase>_peak_bytes. */
+function phasesOf(ours: Sample[], rival: Sample[]): Pick<BenchRow, 'phases'> {
+  const [first, theirs] = [ours, rival].map((samples) => samples[0]?.values ?? {});
+  const names = Object.keys(first!).filter((name) => name.endsWith('_seconds') && name in theirs!);
+  if (names.length === 0) return {};
+  const of = (samples: Sample[], name: string) => samples.map(({ values = {} }) => values[name] ?? Number.NaN);
+  const peak = (samples: Sample[], name: string) => {
+    const bytes = Math.max(...of(samples, name));
+    return Number.isNaN(bytes) ? null : bytes;
+  };
+  const phases = names.map((name) => {
+    const phase = name.slice(0, -'_seconds'.length);
+    const theirSeconds = of(rival, name);
+    const cost: PhaseCost = {
+      seconds: median(of(ours, name)),
+      rival_seconds: median(theirSeconds),
+      ratio: round(median(of(ours, name).map((seconds, i) => theirSeconds[i]! / seconds))),
+      peak_bytes: peak(ours, `${phase}_peak_bytes`),
+      rival_peak_bytes: peak(rival, `${phase}_peak_bytes`),
+    };
+    return [phase, cost];
+  });
+  return { phases: Object.fromEntries(phases) };
 }
 
 const round = (value: number) => Number(value.toPrecision(4));

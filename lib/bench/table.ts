@@ -29,15 +29,37 @@ export function benchTable(rows: BenchRow[]): string {
   const mark = (row: BenchRow) => (row.quotable ? 'yes' : `no [${notes.indexOf(row.reasons.join('; ')) + 1}]`);
   const shown = columns.filter(([, cell]) => rows.some((row) => cell(row) !== undefined));
   const titles = [...shown.map(([title]) => title), 'quotable'];
-  const cells = [titles, ...rows.map((row) => [...shown.map(([, cell]) => cell(row) ?? '-'), mark(row)])];
-  const widths = titles.map((_, i) => Math.max(...cells.map((line) => line[i]!.length)));
-  const lines = cells.map((line) =>
+  const lines = aligned([titles, ...rows.map((row) => [...shown.map(([, cell]) => cell(row) ?? '-'), mark(row)])]);
+  return [...lines, ...phaseLines(rows), ...notes.map((note, i) => `[${i + 1}] not quotable: ${note}`), ''].join('\n');
+}
+
+/** A line per row and phase, where rows have phases. */
+function phaseLines(rows: BenchRow[]): string[] {
+  const cells = rows.flatMap((row) =>
+    Object.entries(row.phases ?? {}).map(([phase, cost]) => [
+      `${row.shape} ${row.dtype}`,
+      String(row.threads),
+      row.memory,
+      row.against,
+      phase,
+      duration(cost.seconds),
+      duration(cost.rival_seconds),
+      cost.ratio.toFixed(3),
+      `${megabytes(cost.peak_bytes)} : ${megabytes(cost.rival_peak_bytes)}`,
+    ]),
+  );
+  const titles = ['shape', 'threads', 'memory', 'against', 'phase', 'ours', 'theirs', 'ratio', 'extra MB'];
+  return cells.length === 0 ? [] : ['', ...aligned([titles, ...cells])];
+}
+
+function aligned(cells: string[][]): string[] {
+  const widths = cells[0]!.map((_, i) => Math.max(...cells.map((line) => line[i]!.length)));
+  return cells.map((line) =>
     line
       .map((cell, i) => cell.padEnd(widths[i]!))
       .join('  ')
       .trimEnd(),
   );
-  return [...lines, ...notes.map((note, i) => `[${i + 1}] not quotable: ${note}`), ''].join('\n');
 }
 
 const rate = (value: number) => (value < 100 ? value.toPrecision(3) : value.toFixed(0));

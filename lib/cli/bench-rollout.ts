@@ -1,15 +1,12 @@
 import { existsSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Dtype } from '../bench/environment.js';
 import { findPython, nativeProgram } from '../bench/programs.js';
-import { makeRandomModel, smollm2 } from '../bench/random-model.js';
 import { benchRollout, rolloutRivals } from '../bench/rollout.js';
 import { quotable } from '../bench/statistics.js';
 import { ArcherError } from '../errors.js';
-import { resolveModelPath } from '../hub/resolve.js';
-import { readModelFolder } from '../model/folder.js';
-import { packageRoot } from '../package-root.js';
+import { benchModel } from './bench-model.js';
 import { choices, count, list, type ReportFlags, report, say } from './bench-report.js';
 import { runCommand } from './command.js';
 
@@ -41,7 +38,11 @@ export function addBenchRollout(bench: Command): void {
     .option('--prompt-tokens <count>', 'length of every prompt', '64')
     .option('--new-tokens <count>', 'length of every response; nothing ends one earlier', '128')
     .option('--rivals <names>', `${rolloutRivals.join(', ')}, or none`, rolloutRivals.join(','))
-    .option('--memory <names>', 'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come', 'kept')
+    .option(
+      '--memory <names>',
+      'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come',
+      'kept',
+    )
     .option('--pairs <count>', 'timed rounds; every contestant runs once in each', String(quotable.pairs))
     .option('--python <path>', 'a Python with torch and transformers; without it the one beside libtorch, or python3')
     .option('--llama <folder>', 'where `npm install node-llama-cpp` was run')
@@ -87,17 +88,9 @@ async function run(flags: Flags, signal: AbortSignal, begin: () => void): Promis
   if (has('llama.cpp') && !(options.llama && options.gguf)) {
     say('llama.cpp is left out: it needs --llama (a folder with node-llama-cpp) and --gguf (the same weights).');
   }
-  const named = flags.model ? await readModelFolder(resolveModelPath(flags.model)) : undefined;
-  const longest = named?.nativeConfig.maxPositionEmbeddings ?? smollm2.max_position_embeddings;
-  if (options.promptTokens + options.newTokens > longest) {
-    throw new ArcherError(
-      'ARCHER_E_CONFIG',
-      `--prompt-tokens ${options.promptTokens} and --new-tokens ${options.newTokens} exceed the model's ${longest} positions; ask for fewer.`,
-    );
-  }
+  const modelOf = await benchModel(flags.model, options);
   const program = await nativeProgram('archer-bench-roofline');
-  const model =
-    named ?? (await readModelFolder(makeRandomModel(join(packageRoot, 'native/build/bench/smollm2-135m'), smollm2)));
+  const model = await modelOf();
   begin();
   const modelName = basename(resolve(model.path)).toLowerCase();
   await report(flags, { program, torch: python?.torch }, (context) =>

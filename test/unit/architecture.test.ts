@@ -30,7 +30,8 @@ const may: Record<string, string[]> = {
   checkpoint: [],
   metrics: [],
   train: ['algorithm', 'checkpoint', 'config', 'data', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout'],
-  bench: ['model', 'native'], // the record of the build, and what `bench rollout` samples from
+  // the record of the build, what `bench rollout` samples from, and the trainer of `bench step`
+  bench: ['config', 'data', 'metrics', 'model', 'native', 'reward', 'rollout', 'train'],
   evaluation: ['algorithm', 'checkpoint', 'config', 'data', 'metrics', 'reward', 'rollout', 'train'],
   cli: ['bench', 'config', 'data', 'evaluation', 'gguf', 'hub', 'metrics', 'model', 'native', 'reward', 'rollout', 'train', 'checkpoint'],
 };

@@ -67,7 +67,7 @@ describe('the roofline', () => {
     });
     const measured = { name: 'roofline', samples: [sample(1e9), sample(2e9), sample(4e9)], details: { kernel: 'mkl' } };
     const work = { weightBytes: 1e9, prefillFlops: 1, stepFlops: 1, steps: 1, kvBytes: 0 };
-    const floor = floorMeasurement(measured, work);
+    const floor = floorMeasurement(measured, (rates) => ({ generate: floorSeconds(work, rates) }));
     expect(floor.samples.map(({ seconds }) => seconds)).toEqual([2, 1, 0.5]);
     expect(floor.samples[0]!.cpuSeconds).toBeCloseTo(1.9, 9);
     expect(floor.details).toEqual({ gb_per_second: 2, gflops: 1000, kernel: 'mkl' });
@@ -147,17 +147,7 @@ describe('random weights', () => {
   });
 
   test('prompts are the same ones in every process, and hold no special ids', () => {
-    const task = {
-      model: '',
-      dtype: 'bf16',
-      threads: 1,
-      batch: 3,
-      promptTokens: 200,
-      newTokens: 1,
-      batchInvariant: false,
-      llama: '',
-      gguf: '',
-    };
+    const task = { batch: 3, promptTokens: 200 };
     const prompts = randomPrompts(task, 64);
     expect(prompts).toEqual(randomPrompts(task, 64));
     expect(prompts.map((ids) => ids.length)).toEqual([200, 200, 200]);
