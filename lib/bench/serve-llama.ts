@@ -7,7 +7,7 @@ import { ArcherError } from '../errors.js';
 import { readModelFolder } from '../model/folder.js';
 import type { Dtype } from './environment.js';
 import { checkGguf, type GgufInfo } from './gguf.js';
-import { randomPrompts, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+import { randomSequences, readSamplingTask, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
 
 // Of node-llama-cpp 3, as far as it is used here.
 interface Sequence {
@@ -29,7 +29,8 @@ const trialTokens = 8;
 
 await serve('llama.cpp', make);
 
-async function make(task: SamplingTask): Promise<Served> {
+async function make(): Promise<Served> {
+  const task = readSamplingTask();
   const library = await load(task.llama);
   const folder = await readModelFolder(task.model);
   const gguf = resolve(task.gguf);
@@ -38,7 +39,7 @@ async function make(task: SamplingTask): Promise<Served> {
   const baseBytes = residentBytes('VmRSS');
   const { batch, promptTokens, newTokens, threads } = task;
   const model = await llama.loadModel({ modelPath: gguf });
-  const prompts = randomPrompts(task, folder.nativeConfig.vocabSize);
+  const prompts = randomSequences(batch, promptTokens, folder.nativeConfig.vocabSize);
   const open = async (settings: object) => {
     const context = await model.createContext({
       sequences: batch,

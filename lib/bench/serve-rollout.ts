@@ -5,11 +5,12 @@ import { readModelFolder } from '../model/folder.js';
 import { buildInfo } from '../native/engine.js';
 import { Weights } from '../native/policy.js';
 import type { GenerateRequest } from '../native/types.js';
-import { randomPrompts, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+import { randomSequences, readSamplingTask, residentBytes, type Served, serve } from './serve.js';
 
 await serve('archer', make);
 
-async function make(task: SamplingTask): Promise<Served> {
+async function make(): Promise<Served> {
+  const task = readSamplingTask();
   const { libtorch, cpuCapability } = buildInfo();
   const baseBytes = residentBytes('VmRSS'); // libraries; the model counts
   const folder = await readModelFolder(task.model);
@@ -17,7 +18,7 @@ async function make(task: SamplingTask): Promise<Served> {
   const weights = await Weights.load(folder, { dtype, numThreads: task.threads });
   const { batch, promptTokens, newTokens, batchInvariant } = task;
   const request: GenerateRequest = {
-    promptIds: Int32Array.from(randomPrompts(task, folder.nativeConfig.vocabSize).flat()),
+    promptIds: Int32Array.from(randomSequences(batch, promptTokens, folder.nativeConfig.vocabSize).flat()),
     promptOffsets: Int32Array.from({ length: batch + 1 }, (_, i) => i * promptTokens),
     promptKeys: Uint32Array.from({ length: batch }, (_, i) => i),
     numSamples: 1,

@@ -25,10 +25,10 @@ export interface Served {
   iterate: () => Promise<void>;
 }
 
-/** Reads the command line, makes the contestant, and answers line by line until `quit` or the end of the input. */
-export async function serve(name: string, make: (task: SamplingTask) => Promise<Served>): Promise<void> {
+/** Makes the contestant, which reads the command line, and answers line by line until `quit` or the end of the input. */
+export async function serve(name: string, make: () => Promise<Served>): Promise<void> {
   try {
-    const { details, baseBytes, iterate } = await make(readTask());
+    const { details, baseBytes, iterate } = await make();
     say({ event: 'ready', protocol: 1, name, details });
     for await (const line of createInterface({ input: process.stdin })) {
       if (line === 'quit') break;
@@ -47,9 +47,15 @@ export async function serve(name: string, make: (task: SamplingTask) => Promise<
   }
 }
 
-function readTask(): SamplingTask {
+/** The values of `--name value` for each of the names; empty where one is not given. */
+export function readOptions<Name extends string>(names: readonly Name[]): Record<Name, string> {
   const text = { type: 'string', default: '' } as const;
-  const names = [
+  const { values } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, text])) });
+  return values as Record<Name, string>;
+}
+
+export function readSamplingTask(): SamplingTask {
+  const of = readOptions([
     'model',
     'dtype',
     'threads',
@@ -59,19 +65,17 @@ function readTask(): SamplingTask {
     'batch-invariant',
     'llama',
     'gguf',
-  ] as const;
-  const { values } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, text])) });
-  const of = (name: (typeof names)[number]) => String(values[name]);
+  ]);
   return {
-    model: of('model'),
-    dtype: of('dtype'),
-    threads: Number(of('threads')),
-    batch: Number(of('batch')),
-    promptTokens: Number(of('prompt-tokens')),
-    newTokens: Number(of('new-tokens')),
-    batchInvariant: of('batch-invariant') === 'true',
-    llama: of('llama'),
-    gguf: of('gguf'),
+    model: of.model,
+    dtype: of.dtype,
+    threads: Number(of.threads),
+    batch: Number(of.batch),
+    promptTokens: Number(of['prompt-tokens']),
+    newTokens: Number(of['new-tokens']),
+    batchInvariant: of['batch-invariant'] === 'true',
+    llama: of.llama,
+    gguf: of.gguf,
   };
 }
 
@@ -111,12 +115,12 @@ function say(event: object): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }
 
-/** Prompts as random ids, the same ones in every process; ids below 3 are often special and are left out. */
-export function randomPrompts({ batch, promptTokens }: SamplingTask, vocabSize: number): number[][] {
+/** Sequences of random ids, the same ones in every process; ids below 3 are often special and are left out. */
+export function randomSequences(count: number, length: number, vocabSize: number): number[][] {
   let state = 1;
   const next = () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return 3 + Math.floor((state / 2 ** 32) * (vocabSize - 3));
   };
-  return Array.from({ length: batch }, () => Array.from({ length: promptTokens }, next));
+  return Array.from({ length: count }, () => Array.from({ length }, next));
 }

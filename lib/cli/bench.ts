@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { addBenchLoss } from './bench-loss.js';
 import { addBenchRollout } from './bench-rollout.js';
+import { addBenchUpdate } from './bench-update.js';
 
 export function addBench(program: Command): void {
   const bench = program
@@ -10,4 +11,5 @@ export function addBench(program: Command): void {
     .addHelpText('after', '\nWhat is measured, and how: docs/benchmarks.md');
   addBenchLoss(bench);
   addBenchRollout(bench);
+  addBenchUpdate(bench);
 }
