@@ -7,7 +7,7 @@ import { ArcherError } from '../errors.js';
 import { readModelFolder } from '../model/folder.js';
 import type { Dtype } from './environment.js';
 import { checkGguf, type GgufInfo } from './gguf.js';
-import { randomSequences, readSamplingTask, residentBytes, type SamplingTask, type Served, serve } from './serve.js';
+import { randomSequences, readSamplingTask, residentBytes, type Served, serve } from './serve.js';
 
 // Of node-llama-cpp 3, as far as it is used here.
 interface Sequence {

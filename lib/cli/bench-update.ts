@@ -29,14 +29,20 @@ const dtypes: Dtype[] = ['bf16', 'float32'];
 export function addBenchUpdate(bench: Command): void {
   bench
     .command('update')
-    .description('forward and backward of a training micro-batch, beside the bare products and Hugging Face with autograd')
+    .description(
+      'forward and backward of a training micro-batch, beside the bare products and Hugging Face with autograd',
+    )
     .option('-m, --model <folder>', 'Hugging Face folder; without it random weights of the SmolLM2-135M shape')
     .option('--shapes <names>', 'packed sequences x tokens of each', '4x256,8x512')
     .option('--threads <counts>', 'threads of every contestant', '1,2')
     .option('--dtype <names>', dtypes.join(', '), 'bf16')
     .option('--prompt-tokens <count>', 'of the tokens of each sequence; the loss has the others', '64')
     .option('--rivals <names>', `${updateRivals.join(', ')}, or none`, updateRivals.join(','))
-    .option('--memory <names>', 'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come', 'kept')
+    .option(
+      '--memory <names>',
+      'kept: freed memory stays in the process, tensors lie in huge pages; default: as they come',
+      'kept',
+    )
     .option('--pairs <count>', 'timed rounds; every contestant runs once in each', String(quotable.pairs))
     .option('--python <path>', 'a Python with torch and transformers; without it the one beside libtorch, or python3')
     .option('--json [file]', 'write {machine, load, rows} to a file; without a name print it instead of the table')

@@ -51,7 +51,11 @@ test('at the rate of a round the FLOPs take so long', () => {
     ],
     attentionFlops: 45_000,
   };
-  const sample = (seconds: number) => ({ seconds: 3, cpuSeconds: 2.7, values: { '10x20x30': seconds, '5x20x30': seconds } });
+  const sample = (seconds: number) => ({
+    seconds: 3,
+    cpuSeconds: 2.7,
+    values: { '10x20x30': seconds, '5x20x30': seconds },
+  });
   const measured = { name: 'gemm-rate', samples: [sample(1), sample(2), sample(3)], details: { '10x20x30': {} } };
   const { name, samples, details } = rateMeasurement(measured, work);
   expect(name).toBe('gemm-rate');
@@ -64,6 +68,8 @@ test('at the rate of a round the FLOPs take so long', () => {
 test('a shape names sequences and tokens, of which some are the prompt', () => {
   expect(microBatchFromName('8x512', 64)).toEqual({ sequences: 8, tokens: 512, promptTokens: 64 });
   for (const name of ['8', '8x', '0x9', '8x64', '8x512x2']) {
-    expect(() => microBatchFromName(name, 64)).toThrow(expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining(name) }));
+    expect(() => microBatchFromName(name, 64)).toThrow(
+      expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining(name) }),
+    );
   }
 });
