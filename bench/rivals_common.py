@@ -39,7 +39,7 @@ def random_prompts(count, length, vocabulary):
 
 
 class Phases:
-    """Seconds and peak memory of an iteration, as a whole and by phase; as Phases in lib/bench/phases.ts.
+    """Seconds and peak memory of an iteration, as a whole and by phase; as Phases in lib/bench/meter.ts.
 
     A phase that begins within another one stops that one's clock: every moment counts once.
     """

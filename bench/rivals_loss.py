@@ -63,14 +63,19 @@ class Batch:
 # Each takes a batch, leaves the gradients in hidden.grad and weight.grad, and returns (loss, log_probs, entropies).
 
 
-def naive(batch):
-    """Full logits, upcast, log_softmax, gather, entropy; autograd."""
+def naive_loss(batch):
+    """Full logits, upcast, log_softmax, gather, entropy."""
     logits = F.linear(batch.hidden, batch.weight).float()
     log_softmax = F.log_softmax(logits, dim=-1)
     log_probs = log_softmax.gather(1, batch.ids[:, None])[:, 0]
     with torch.no_grad():
         entropies = -(log_softmax.exp() * log_softmax).sum(-1)
-    loss = batch.token_losses(log_probs).sum()
+    return batch.token_losses(log_probs).sum(), log_probs, entropies
+
+
+def naive(batch):
+    """naive_loss with autograd."""
+    loss, log_probs, entropies = naive_loss(batch)
     loss.backward()
     return loss.detach(), log_probs.detach(), entropies
 

@@ -71,7 +71,7 @@ export class Meter {
 }
 
 /** VmRSS (now) or VmHWM (peak) of this process in bytes; 0 where nothing tells. */
-function residentBytes(key: 'VmRSS' | 'VmHWM'): number {
+export function residentBytes(key: 'VmRSS' | 'VmHWM'): number {
   try {
     const [, kilobytes = 0] =
       new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8')) ?? [];

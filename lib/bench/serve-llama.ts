@@ -8,7 +8,7 @@ import { readModelFolder } from '../model/folder.js';
 import type { Dtype } from './environment.js';
 import { checkGguf, type GgufInfo } from './gguf.js';
 import { Meter } from './meter.js';
-import { randomPrompts, type Served, serve, type Task } from './serve.js';
+import { randomSequences, readSamplingTask, type Served, serve } from './serve.js';
 
 // Of node-llama-cpp 3, as far as it is used here.
 interface Sequence {
@@ -30,7 +30,8 @@ const trialTokens = 8;
 
 await serve('llama.cpp', make);
 
-async function make(task: Task): Promise<Served> {
+async function make(): Promise<Served> {
+  const task = readSamplingTask();
   const library = await load(task.llama);
   const folder = await readModelFolder(task.model);
   const gguf = resolve(task.gguf);
@@ -39,7 +40,7 @@ async function make(task: Task): Promise<Served> {
   const meter = new Meter();
   const { batch, promptTokens, newTokens, threads } = task;
   const model = await llama.loadModel({ modelPath: gguf });
-  const prompts = randomPrompts(task, folder.nativeConfig.vocabSize);
+  const prompts = randomSequences(batch, promptTokens, folder.nativeConfig.vocabSize);
   const open = async (settings: object) => {
     const context = await model.createContext({
       sequences: batch,

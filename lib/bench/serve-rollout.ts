@@ -6,11 +6,12 @@ import { buildInfo } from '../native/engine.js';
 import { Weights } from '../native/policy.js';
 import type { GenerateRequest } from '../native/types.js';
 import { Meter } from './meter.js';
-import { randomPrompts, type Served, serve, type Task } from './serve.js';
+import { randomSequences, readSamplingTask, type Served, serve } from './serve.js';
 
 await serve('archer', make);
 
-async function make(task: Task): Promise<Served> {
+async function make(): Promise<Served> {
+  const task = readSamplingTask();
   const { libtorch, cpuCapability } = buildInfo();
   const meter = new Meter(); // after the libraries; the model counts
   const folder = await readModelFolder(task.model);
@@ -18,7 +19,7 @@ async function make(task: Task): Promise<Served> {
   const weights = await Weights.load(folder, { dtype, numThreads: task.threads });
   const { batch, promptTokens, newTokens, batchInvariant } = task;
   const request: GenerateRequest = {
-    promptIds: Int32Array.from(randomPrompts(task, folder.nativeConfig.vocabSize).flat()),
+    promptIds: Int32Array.from(randomSequences(batch, promptTokens, folder.nativeConfig.vocabSize).flat()),
     promptOffsets: Int32Array.from({ length: batch + 1 }, (_, i) => i * promptTokens),
     promptKeys: Uint32Array.from({ length: batch }, (_, i) => i),
     numSamples: 1,

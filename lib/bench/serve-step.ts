@@ -13,12 +13,13 @@ import { loadModelAndTokenizer } from '../rollout/policy.js';
 import { Trainer } from '../train/trainer.js';
 import type { TrainPrompt } from '../train/types.js';
 import { Meter } from './meter.js';
-import { randomPrompts, type Served, serve, type Task } from './serve.js';
+import { randomSequences, readSamplingTask, type Served, serve } from './serve.js';
 import { tokensPerPass } from './step.js';
 
 await serve('archer', make);
 
-async function make(task: Task): Promise<Served> {
+async function make(): Promise<Served> {
+  const task = readSamplingTask();
   const { libtorch, cpuCapability } = buildInfo();
   const meter = new Meter(); // after the libraries; the model counts
   const { config } = loadConfig({
@@ -68,7 +69,7 @@ async function make(task: Task): Promise<Served> {
     scorer,
     sampler: createSampler({ size: task.batch, seed: config.trainer.seed }),
     memory: { microBatchTokens: tokensPerPass, kvBudgetBytes: 0 },
-    prompts: randomPrompts(task, folder.nativeConfig.vocabSize).map(promptOf),
+    prompts: randomSequences(task.batch, task.promptTokens, folder.nativeConfig.vocabSize).map(promptOf),
     validation: [],
     runDir: '',
     totalSteps: Number.MAX_SAFE_INTEGER,

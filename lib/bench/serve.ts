@@ -5,7 +5,7 @@ import { isArcherError, messageOf } from '../errors.js';
 import type { Meter } from './meter.js';
 
 /** What a contestant of `bench rollout` or `bench step` is told. */
-export interface Task {
+export interface SamplingTask {
   model: string;
   dtype: string;
   threads: number;
@@ -29,10 +29,10 @@ export interface Served {
   iterate: () => Promise<void>;
 }
 
-/** Reads the command line, makes the contestant, and answers line by line until `quit` or the end of the input. */
-export async function serve(name: string, make: (task: Task) => Promise<Served>): Promise<void> {
+/** Makes the contestant, which reads the command line, and answers line by line until `quit` or the end of the input. */
+export async function serve(name: string, make: () => Promise<Served>): Promise<void> {
   try {
-    const { details, meter, iterate } = await make(readTask());
+    const { details, meter, iterate } = await make();
     say({ event: 'ready', protocol: 1, name, details });
     for await (const line of createInterface({ input: process.stdin })) {
       if (line === 'quit') break;
@@ -54,9 +54,15 @@ export async function serve(name: string, make: (task: Task) => Promise<Served>)
   }
 }
 
-function readTask(): Task {
+/** The values of `--name value` for each of the names; empty where one is not given. */
+export function readOptions<Name extends string>(names: readonly Name[]): Record<Name, string> {
   const text = { type: 'string', default: '' } as const;
-  const names = [
+  const { values } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, text])) });
+  return values as Record<Name, string>;
+}
+
+export function readSamplingTask(): SamplingTask {
+  const of = readOptions([
     'model',
     'dtype',
     'threads',
@@ -68,21 +74,19 @@ function readTask(): Task {
     'recompute',
     'llama',
     'gguf',
-  ] as const;
-  const { values } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, text])) });
-  const of = (name: (typeof names)[number]) => String(values[name]);
+  ]);
   return {
-    model: of('model'),
-    dtype: of('dtype'),
-    threads: Number(of('threads')),
-    batch: Number(of('batch')),
-    n: Number(of('n')),
-    promptTokens: Number(of('prompt-tokens')),
-    newTokens: Number(of('new-tokens')),
-    batchInvariant: of('batch-invariant') === 'true',
-    recompute: of('recompute') === 'true',
-    llama: of('llama'),
-    gguf: of('gguf'),
+    model: of.model,
+    dtype: of.dtype,
+    threads: Number(of.threads),
+    batch: Number(of.batch),
+    n: Number(of.n),
+    promptTokens: Number(of['prompt-tokens']),
+    newTokens: Number(of['new-tokens']),
+    batchInvariant: of['batch-invariant'] === 'true',
+    recompute: of.recompute === 'true',
+    llama: of.llama,
+    gguf: of.gguf,
   };
 }
 
@@ -91,17 +95,14 @@ function say(event: object): void {
 }
 
 /**
- * Prompts as random ids, the same ones in every process, and those of random_prompts in bench/rivals_common.py; ids below 3 are
- * often special and are left out.
+ * Sequences of random ids, the same ones in every process, and those of random_prompts in bench/rivals_common.py; ids below 3
+ * are often special and are left out.
  */
-export function randomPrompts(
-  { batch, promptTokens }: Pick<Task, 'batch' | 'promptTokens'>,
-  vocabSize: number,
-): number[][] {
+export function randomSequences(count: number, length: number, vocabSize: number): number[][] {
   let state = 1;
   const next = () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return 3 + Math.floor((state / 2 ** 32) * (vocabSize - 3));
   };
-  return Array.from({ length: batch }, () => Array.from({ length: promptTokens }, next));
+  return Array.from({ length: count }, () => Array.from({ length }, next));
 }

@@ -32,7 +32,7 @@ export interface BenchRow {
   rival_peak_bytes: number | null;
   /** The rival's time over the floor's (bare products, roofline) in the same round: how much faster anything exact could be. */
   rival_over_floor: number | null;
-  /** Of all sequences together, from the medians; in benchmarks of sampling alone. */
+  /** Of all sequences together, from the medians; in benchmarks of a model. */
   tokens_per_second?: number;
   rival_tokens_per_second?: number;
   /** Medians by phase, where both sides have it. */
@@ -110,7 +110,7 @@ export interface RowContext extends Circumstances {
   shape: string;
   dtype: string;
   memory: 'kept' | 'default';
-  /** Generated tokens of one iteration, where it generates. */
+  /** Of one iteration: generated ones, or those of a micro-batch. */
   tokens?: number;
 }
 

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { addBenchLoss } from './bench-loss.js';
 import { addBenchRollout } from './bench-rollout.js';
 import { addBenchStep } from './bench-step.js';
+import { addBenchUpdate } from './bench-update.js';
 
 export function addBench(program: Command): void {
   const bench = program
@@ -12,4 +13,5 @@ export function addBench(program: Command): void {
   addBenchLoss(bench);
   addBenchRollout(bench);
   addBenchStep(bench);
+  addBenchUpdate(bench);
 }

@@ -12,6 +12,8 @@
 #include "bench/process_stats.h"
 #include "core/error.h"
 #include "core/head_gemm.h"
+#include "core/linear.h"
+#include "core/linear_gradients.h"
 #include "kernels/tile_head.h"
 
 // MKL inside libtorch_cpu.so, as core/head_gemm.cpp declares it; here it is called on the whole matrix at once.
@@ -163,6 +165,13 @@ std::vector<GemmCandidate> gemm_candidates(at::ScalarType dtype) {
     list.push_back({"own tiles", HeadProduct::logits, at::kBFloat16, OwnTiles::logits});
     list.push_back({"own tiles", HeadProduct::grad_hidden, at::kFloat, OwnTiles::grad_hidden});
     list.push_back({"own tiles", HeadProduct::grad_weight, at::kFloat, OwnTiles::grad_weight});
+    // Of the layers.
+    list.push_back({"own linear", HeadProduct::logits, at::kBFloat16,
+                    [](const Tensor& x, const Tensor& weight, Tensor& y) { linear_products(x, {{weight, {}, y, {}}}); }});
+    list.push_back({"own linear", HeadProduct::grad_hidden, at::kFloat,
+                    [](const Tensor& dy, const Tensor& weight, Tensor& dx) { linear_grad_input(dy, weight, false, dx); }});
+    list.push_back({"own linear", HeadProduct::grad_weight, at::kFloat,
+                    [](const Tensor& dy, const Tensor& x, Tensor& dw) { linear_grad_weight(dy, x, dw); }});
   }
   return list;
 }

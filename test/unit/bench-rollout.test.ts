@@ -6,7 +6,7 @@ import { environment, groupsWithin } from '../../lib/bench/environment.js';
 import { checkGguf, type GgufInfo } from '../../lib/bench/gguf.js';
 import { type LlamaShape, makeRandomModel, smollm2 } from '../../lib/bench/random-model.js';
 import { floorMeasurement, floorSeconds, samplingWork } from '../../lib/bench/roofline.js';
-import { randomPrompts } from '../../lib/bench/serve.js';
+import { randomSequences } from '../../lib/bench/serve.js';
 import { makeRow } from '../../lib/bench/statistics.js';
 import { benchTable } from '../../lib/bench/table.js';
 import { parseModelConfig } from '../../lib/model/config.js';
@@ -147,9 +147,8 @@ describe('random weights', () => {
   });
 
   test('prompts are the same ones in every process, and hold no special ids', () => {
-    const task = { batch: 3, promptTokens: 200 };
-    const prompts = randomPrompts(task, 64);
-    expect(prompts).toEqual(randomPrompts(task, 64));
+    const prompts = randomSequences(3, 200, 64);
+    expect(prompts).toEqual(randomSequences(3, 200, 64));
     expect(prompts.map((ids) => ids.length)).toEqual([200, 200, 200]);
     expect(new Set(prompts.map(String)).size).toBe(3);
     expect(Math.min(...prompts.flat())).toBeGreaterThanOrEqual(3);
