@@ -1,4 +1,5 @@
-// Draws a run's metrics.jsonl: mean reward, and the entropy of reasoning and knowledge tokens.
+// Draws a run's metrics.jsonl (mean reward; entropy of reasoning and knowledge tokens) and prints its means over tenths of the
+// run as a Markdown table.
 //   node tools/plot-run.mjs RUN/metrics.jsonl OUT.svg
 import { readFileSync, writeFileSync } from 'node:fs';
 
@@ -55,6 +56,21 @@ writeFileSync(
     `<rect width="100%" height="100%" fill="white"/>${svg.join('')}` +
     `<text x="${left + width / 2}" y="${top + height + 33}" text-anchor="middle">training step</text></svg>\n`,
 );
+
+const columns = [
+  ['reward', 'critic/rewards/mean', 3],
+  ['entropy, reasoning', 'actor/reasoning/entropy', 2],
+  ['entropy, knowledge', 'actor/knowledge/entropy', 3],
+  ['tokens a response', 'response_length/mean', 1],
+  ['groups that teach', 'batch/kept_groups', 1],
+];
+console.log(`| steps | ${columns.map(([name]) => name).join(' | ')} |\n|---${'|---'.repeat(columns.length)}|`);
+const size10 = Math.ceil(steps.length / 10);
+for (let from = 0; from < steps.length; from += size10) {
+  const part = steps.slice(from, from + size10);
+  const means = columns.map(([, key, digits]) => (part.reduce((sum, row) => sum + row[key], 0) / part.length).toFixed(digits));
+  console.log(`| ${part[0].step} to ${part.at(-1).step} | ${means.join(' | ')} |`);
+}
 
 /** The next of 1, 2, 2.5, 5 × 10ⁿ. */
 function niceCeiling(value) {
