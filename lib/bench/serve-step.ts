@@ -1,5 +1,6 @@
 // Ours in `bench step`: the trainer of `archer-native train` on prompts given as ids; nothing ends a response before its full
 // length. Phases are what is taken from the addon and from the reward; what TypeScript does between them is in none.
+import { setMaxListeners } from 'node:events';
 import { loadConfig } from '../config/index.js';
 import { createSampler } from '../data/sampler.js';
 import { ArcherError } from '../errors.js';
@@ -78,6 +79,7 @@ async function make(): Promise<Served> {
     jsonl: undefined,
   });
   const { signal } = new AbortController();
+  setMaxListeners(0, signal); // one per response that is judged
   const tokens = task.batch * (task.promptTokens + task.newTokens) * task.n;
   return {
     details: { libtorch, cpuCapability },
