@@ -27,7 +27,7 @@ def say(**event):
 
 
 def random_prompts(count, length, vocabulary):
-    """Lists of ids, those of randomPrompts in lib/bench/serve.ts."""
+    """Lists of ids, those of randomSequences in lib/bench/serve.ts."""
     state = 1
 
     def draw():
@@ -39,7 +39,7 @@ def random_prompts(count, length, vocabulary):
 
 
 class Phases:
-    """Seconds and peak memory of an iteration, as a whole and by phase; as Phases in lib/bench/meter.ts.
+    """Seconds and peak memory of an iteration, as a whole and by phase; as Meter in lib/bench/meter.ts.
 
     A phase that begins within another one stops that one's clock: every moment counts once.
     """

@@ -22,7 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 import transformers
 
-from rivals_common import reset_peak_memory, say, status_bytes
+from rivals_common import random_prompts, reset_peak_memory, say, status_bytes
 from rivals_loss import Batch, naive_loss, set_rollout
 
 DTYPES = ("bf16", "float32")
@@ -32,9 +32,8 @@ ATTENTIONS = ("sdpa", "eager")
 
 class MicroBatch:
     def __init__(self, options, vocabulary, sequences, tokens):
-        random = torch.Generator().manual_seed(1)
         self.prompt_tokens = options.prompt_tokens
-        self.ids = torch.randint(3, vocabulary, (sequences, tokens), generator=random)
+        self.ids = torch.tensor(random_prompts(sequences, tokens, vocabulary))
         responses = self.ids[:, self.prompt_tokens :]
         length = responses.shape[1]
         signs = torch.tensor([1.0, -1.0]).repeat(sequences)[:sequences]
