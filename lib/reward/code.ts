@@ -8,10 +8,11 @@ import type { Ended, SandboxProcess } from './code/process.js';
 import { findSandbox, type Isolation, type Sandbox } from './code/sandbox.js';
 import { type AssertTest, type CallTest, type CodeTest, parseTests, type StdinTest, TestsError } from './code/tests.js';
 import { equalValues, parseJson } from './code/wire.js';
+import { startClock, waitedSeconds } from './process-time.js';
 import type { RewardInput, Verdict } from './types.js';
 
 export interface CodeOptions {
-  /** Wall-clock and CPU time of one test. Default 6. */
+  /** CPU time of one test, and its wall-clock time less what it waits for a processor. Default 6. */
   testSeconds: number;
   /** Address space of the program. Default 1024. */
   memoryMiB: number;
@@ -120,7 +121,7 @@ class Run {
     if (equalValues(value, expected) || (inside !== undefined && equalValues(value, inside))) return undefined;
     return {
       outcome: 'wrong',
-      message: `${name} returns ${short(JSON.stringify(value))}, expected is ${short(output)}`,
+      message: `${name} returns ${short(textOf(value))}, expected is ${short(output)}`,
     };
   }
 
@@ -147,11 +148,7 @@ class Run {
       outputBytes: channelBytes,
       cpuSeconds: this.#cpu + 1,
     });
-    const stopBoth = () => {
-      server.stop('time');
-      checker.stop('time');
-    };
-    const timer = setTimeout(stopBoth, this.seconds * 1000);
+    const clock = await this.#clock(server, checker);
     try {
       for (;;) {
         const reply = await server.receive();
@@ -170,7 +167,7 @@ class Run {
         server.send(line);
       }
     } finally {
-      clearTimeout(timer);
+      clock.stop();
       server.stop();
       checker.stop();
     }
@@ -181,17 +178,28 @@ class Run {
   }
 
   async #within<T>(work: Promise<T>, process: SandboxProcess): Promise<T> {
-    const timer = setTimeout(() => process.stop('time'), this.seconds * 1000);
+    const clock = await this.#clock(process);
     try {
       return await work;
     } finally {
-      clearTimeout(timer);
+      clock.stop();
     }
+  }
+
+  /** Runs from when the answer begins. */
+  async #clock(...processes: SandboxProcess[]): Promise<{ stop(): void }> {
+    await Promise.all(processes.map(({ started }) => started));
+    const pids = processes.map(({ pid }) => pid);
+    const end = () => {
+      for (const process of processes) process.stop('time');
+    };
+    return startClock(this.seconds, () => waitedSeconds(pids), end);
   }
 
   #failureOf({ status, signal, stoppedFor, stderr, seconds }: Ended): Failure {
     if (stoppedFor === 'time')
       return { outcome: 'timeout', detail: 'wall', message: `no end within ${this.seconds} s` };
+    if (stoppedFor === 'start') return { outcome: 'crash', message: 'the sandbox did not start in a minute' };
     if (stoppedFor === 'output') return { outcome: 'crash', detail: 'output', message: 'it prints without end' };
     if (signal === 'SIGXCPU' || (signal === 'SIGKILL' && seconds >= this.#cpu - 0.5)) {
       return { outcome: 'timeout', detail: 'cpu', message: `more than ${this.#cpu} s of processor time` };
@@ -228,6 +236,14 @@ function objectOf(line: string): Record<string, unknown> | undefined {
       : undefined;
   } catch {
     return undefined;
+  }
+}
+
+function textOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return 'a value nested too deeply';
   }
 }
 

@@ -9,6 +9,7 @@ import { extname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ArcherError } from '../errors.js';
 import type { BuiltinOptions } from './builtin.js';
+import { excusedSince, startClock } from './process-time.js';
 import type { RewardInput, ScoreOptions, Verdict } from './types.js';
 import { crash, timeout, toVerdict } from './verdict.js';
 
@@ -54,6 +55,8 @@ interface Loaded {
   argument: string;
   name: string;
   timeoutSeconds: number;
+  /** What of the time of a worker's job does not count: a module may wait for a network, a built-in verifier does not. */
+  excused: (pid: number) => () => number;
   /** Told once what a worker has to say about this machine. */
   notice: (text: string) => void;
 }
@@ -163,11 +166,12 @@ function whatToLoad({ judge, timeoutSeconds }: WorkerPoolOptions): Loaded {
   };
   if ('builtin' in judge) {
     const name = `verifier ${judge.builtin.name ?? 'by data_source'}`;
-    return { argument: JSON.stringify(judge), name, timeoutSeconds, notice };
+    return { argument: JSON.stringify(judge), name, timeoutSeconds, notice, excused: excusedSince };
   }
   const file = resolve(judge.path);
   checkModule(file);
-  return { argument: JSON.stringify({ module: file }), name: `module ${file}`, timeoutSeconds, notice };
+  const argument = JSON.stringify({ module: file });
+  return { argument, name: `module ${file}`, timeoutSeconds, notice, excused: () => () => 0 };
 }
 
 function checkModule(file: string): void {
@@ -228,17 +232,18 @@ async function startWorker(loaded: Loaded, alive: Set<Worker>): Promise<Worker> 
         const id = jobs;
         let reached = '';
         const finish = (verdict: Verdict) => {
-          clearTimeout(timer);
+          clock.stop();
           onMessage = keepStray;
           onEnd = () => {};
           setReferenced(child, false);
           settle(verdict);
         };
-        const timer = setTimeout(() => {
+        const end = () => {
           const note = `${reached === '' ? '' : `, at ${reached}`}${stray === '' ? '' : `; an exception outside of the call: ${stray}`}`;
           finish(timeout(timeoutSeconds, note));
           worker.kill();
-        }, timeoutSeconds * 1000);
+        };
+        const clock = startClock(timeoutSeconds, loaded.excused(child.pid as number), end);
         onEnd = (reason) => finish(crash(`the reward process ended: ${reason}`));
         onMessage = (message) => {
           if (message.type === 'verdict' && message.id === id) finish(toVerdict(message.value));

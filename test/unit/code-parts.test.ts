@@ -27,6 +27,18 @@ describe('the program of a response', () => {
   ])('none: %s', (_name, response, why) => expect(findCode(response)).toEqual({ missing: expect.stringMatching(why) }));
 });
 
+test.each([
+  ['a long line', 'a'.repeat(10 ** 6)],
+  ['a line of back-ticks', `x${'`'.repeat(10 ** 6)}z`],
+  ['a fence that is none', `\`\`\`${'a'.repeat(10 ** 6)}\``],
+  ['a fence of tildes that is none', `${'~'.repeat(10 ** 6)}\``],
+  ['a fence with blanks that is none', `\`\`\`${' '.repeat(10 ** 6)}\``],
+])('hostile text takes no time: %s', (_name, response) => {
+  const start = performance.now();
+  findCode(response);
+  expect(performance.now() - start).toBeLessThan(1000);
+});
+
 describe('the tests of a ground truth', () => {
   const stdin = (input: string, output: string) => ({ kind: 'stdin', input, output });
   const call = (args: string[], output: string, wrapped: boolean) => ({
@@ -127,6 +139,11 @@ test('printed output: white space at the ends, numbers as numbers, nothing else'
     ['', '1', false],
     ['nan', 'nan', true],
     ['1 2', '1', false],
+    ['7.0', '7', true],
+    ['2.9999999', '3', true],
+    ['1000000000.5', '1000000007', false],
+    ['12345678901234567891.0', '12345678901234567890', false],
+    ['1000000.5', '1000000.1', true],
   ];
   expect(cases.map(([output, expected]) => sameOutput(output, expected))).toEqual(cases.map(([, , same]) => same));
 });
@@ -159,6 +176,9 @@ test('returned values: as Python compares them, tuples as lists', () => {
     [undefined, 'null', false],
     ['a"1234567890123456789', '"a\\"1234567890123456789"', true],
     [[1], '[1, 2]', false],
+    [1000000000.5, '1000000007', false],
+    [1000000000.5, '1000000001.25', true],
+    [1e20, '1e20', true],
   ];
   expect(cases.map(([value, expected]) => equalValues(value, parseJson(expected)))).toEqual(
     cases.map(([, , same]) => same),

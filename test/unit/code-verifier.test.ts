@@ -1,6 +1,8 @@
 // Programs that are right, wrong or hostile, at every level of isolation that this machine has: each has a typed outcome,
 // none reaches what is expected of it, and nothing outlives its test.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { checkCodeVerifier } from '../../lib/reward/code/check.js';
@@ -93,6 +95,48 @@ const stdinCases: [name: string, program: string, outcome: string, needs?: RegEx
     'for i in range(100): open(f"/tmp/archer-{i}", "wb").write(b"x" * 10**7)\nprint(7)',
     'wrong exception',
   ],
+  [
+    'writes into the process that guards it',
+    'for p in (1, os.getppid()):\n  open(f"/proc/{p}/mem", "r+b")\nprint(7)',
+    'wrong exception',
+    /bubblewrap|landlock/,
+  ],
+  [
+    'sends a signal as the owner of a descriptor',
+    'import fcntl, socket\nfcntl.fcntl(socket.socketpair()[0], 8, os.getppid())\nprint(7)',
+    'wrong exception',
+    /seccomp/,
+  ],
+  [
+    'clears its death signal',
+    'import ctypes\nprint(7 if ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == -1 else 8)',
+    'ok',
+    /seccomp/,
+  ],
+  [
+    'a queue that outlives it',
+    'import ctypes\nprint(7 if ctypes.CDLL(None).syscall(68, 0, 0o600) == -1 else 8)',
+    'ok',
+    /seccomp/,
+  ],
+  [
+    'finds no descriptors but its own',
+    'import os\ndef is_open(fd):\n  try: return bool(os.fstat(fd))\n  except OSError: return False\nprint(7 if not any(map(is_open, range(3, 2000))) else 8)',
+    'ok',
+  ],
+  [
+    'symbolic links, which no limit counts',
+    'import os\nos.symlink("a" * 4000, "/tmp/x")\nprint(7)',
+    'wrong exception',
+    /seccomp|landlock/,
+  ],
+  [
+    'thousands of threads',
+    'import threading, time\nthreading.stack_size(32768)\nfor _ in range(200): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\nprint(7)',
+    'crash processes',
+    /bubblewrap/,
+  ],
+  ['errors without end', 'import sys\nwhile True: sys.stderr.write("x" * 10**6)', 'crash output'],
   ['memory behind file descriptors', 'import os\nos.memfd_create("x")\nprint(7)', 'wrong exception', /seccomp/],
 ];
 
@@ -222,6 +266,51 @@ for (const isolation of isolationLevels) {
         'assert isinstance(add(3, 4), str)',
       ]) {
         expect(label(await verify(input(program, code)))).toBe('wrong');
+      }
+    });
+
+    test.each([
+      [
+        'its own __builtins__',
+        '__builtins__ = type("B", (), {"__call__": lambda s: 0, "__getitem__": lambda s, k: lambda *a: 0})()\ndef add(a, b): return 0',
+        'assert abs(add(3, 4) - 7) < 1e-6',
+      ],
+      [
+        'an exception that ends the loop of the tests',
+        'def add(a, b): raise StopIteration',
+        'assert all(map(lambda case: add(*case) == 7, [(3, 4)]))',
+      ],
+      [
+        'an object that contains everything',
+        'class E:\n  def __contains__(self, x): return True\ndef add(a, b): return E()',
+        'assert 7 in add(3, 4)',
+      ],
+      [
+        'emptying what the tests compare with',
+        'def add(x): x.clear(); return []',
+        'x = [3, 1]\nassert add(x) == sorted(x)',
+      ],
+      [
+        'names that it forges',
+        'import os\nos.write(3, b\'{"names": ["add", "__builtins__", "__name__", "AssertionError"]}\\n\')\ndef add(a, b): return 0',
+        'assert abs(add(3, 4) - 7) < 1e-6',
+      ],
+    ])('test code is not to be had by %s', async (_name, program, code) => {
+      expect(await verify(input(program, [code]))).toMatchObject({ score: 0, outcome: 'wrong' });
+    });
+
+    test('a value nested without end is an outcome', async () => {
+      const deep = 'import os\ndef add(a, b): os.write(3, b\'{"value":\' + b"[" * 10**5 + b"]" * 10**5 + b"}\\n")';
+      expect(await verify(input(deep, called))).toMatchObject({ score: 0, outcome: 'wrong' });
+    });
+
+    holds(/rlimits with landlock and seccomp/)('files of its own user keep their rights and times', async () => {
+      const file = join(mkdtempSync(join(tmpdir(), 'archer-rights-')), 'file');
+      writeFileSync(file, '');
+      if (process.getuid?.() === 0) chownSync(file, 65534, 65534);
+      const change = (how: string) => `try: ${how}\nexcept OSError: print(7)`;
+      for (const how of [`os.chmod("${file}", 0)`, `os.utime("${file}")`, `os.truncate("${file}", 0)`]) {
+        expect(label(await verify(input(change(how), printed)))).toBe('ok');
       }
     });
 

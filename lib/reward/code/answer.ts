@@ -5,9 +5,10 @@ import { afterThinking } from '../extract.js';
 
 export type FoundCode = { code: string } | { missing: string };
 
-const fence = /^(\s*)(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$/;
+// Responses are hostile too: every expression here takes linear time.
+const fence = /^(\s*)(`{3,}|~{3,}(?!~))([^`]*)$/;
 /** "The program is ```python": a fence behind words, where the mark leaves no doubt. */
-const lateFence = /^(.*\S.*?)(`{3,})(python3?|py)[ \t]*$/i;
+const lateFence = /(?<!`)`{3,}(?=(?:python3?|py)$)/i;
 
 /** The answer's program, after the first </think> if there is one. */
 export function findCode(response: string): FoundCode {
@@ -15,11 +16,14 @@ export function findCode(response: string): FoundCode {
   let open: { mark: string; indent: number; python: boolean; lines: string[] } | undefined;
   for (const line of afterThinking(response).split(/\r?\n/)) {
     if (open === undefined) {
-      const match = fence.exec(line) ?? lateFence.exec(line);
-      if (match === null) continue;
-      const [, before, mark, language] = match as unknown as [string, string, string, string];
-      const indent = before.trim() === '' ? before.length : 0;
-      open = { mark, indent, python: /^(python3?|py)$/i.test(language), lines: [] };
+      const [, blank = '', mark, rest = ''] = fence.exec(line) ?? [];
+      const [late] = lateFence.exec(line.trimEnd()) ?? [];
+      if (mark !== undefined) {
+        const [language = ''] = rest.trim().split(/\s/, 1);
+        open = { mark, indent: blank.length, python: /^(python3?|py)$/i.test(language), lines: [] };
+      } else if (late !== undefined) {
+        open = { mark: late, indent: 0, python: true, lines: [] };
+      }
     } else if (closes(line, open.mark)) {
       blocks.push({ python: open.python, code: open.lines.join('\n') });
       open = undefined;

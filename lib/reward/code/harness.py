@@ -19,10 +19,14 @@ import resource
 
 # ---- rights ----------------------------------------------------------------------------------------------------------
 
-def confine(limits, readable):
-    libc = ctypes.CDLL(None, use_errno=True)
+def hide(libc):
+    """Before anything secret is read."""
+    os.closerange(4, 1 << 20)  # what the trainer's own parents left open
     libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: nothing survives the worker that started it
     libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: other processes of this user cannot look inside
+
+
+def confine(libc, limits, readable):
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     held = []
     if readable and restrict_files(libc, readable):
@@ -37,9 +41,7 @@ def confine(limits, readable):
     forkless = restrict_calls(libc)
     if forkless:
         held.append('seccomp')
-    # Counted per user: among the user's own processes it would forbid threads, and seccomp already forbids forks.
-    if limits['own_user'] or not forkless:
-        lower(resource.RLIMIT_NPROC, limits['processes'])
+    lower(resource.RLIMIT_NPROC, limits['processes'])
     return held
 
 
@@ -50,12 +52,14 @@ def lower(which, value):
 
 
 def restrict_files(libc, readable):
-    """Landlock: these paths can be read, nothing can be written, whatever the user's rights."""
+    """Landlock: these paths can be read, nothing can be written, whatever the user's rights; no signal leaves."""
     abi = libc.syscall(444, None, ctypes.c_size_t(0), 1)
     if abi < 1:
         return False
     every = (1 << 13) - 1 | (1 << 13 if abi >= 2 else 0) | (1 << 14 if abi >= 3 else 0)
-    ruleset = libc.syscall(444, ctypes.byref(ctypes.c_uint64(every)), ctypes.c_size_t(8), 0)
+    # Access to files, to TCP ports (left to seccomp), and the scopes: abstract sockets and signals.
+    attributes = (ctypes.c_uint64 * 3)(every, 0, 3 if abi >= 6 else 0)
+    ruleset = libc.syscall(444, attributes, ctypes.c_size_t(24 if abi >= 6 else 8), 0)
     if ruleset < 0:
         return False
     for path in readable:
@@ -78,10 +82,27 @@ FORBIDDEN = {
     'tkill': 200, 'rt_sigqueueinfo': 129, 'rt_tgsigqueueinfo': 297, 'pidfd_open': 434, 'pidfd_send_signal': 424,
     'pidfd_getfd': 438, 'setsid': 112, 'setpgid': 109, 'unshare': 272, 'setns': 308, 'mount': 165, 'bpf': 321,
     'userfaultfd': 323, 'add_key': 248, 'request_key': 249, 'keyctl': 250, 'io_uring_setup': 425,
-    'perf_event_open': 298, 'memfd_create': 319, 'memfd_secret': 447, 'shmget': 29,
+    'perf_event_open': 298, 'memfd_create': 319, 'memfd_secret': 447, 'shmget': 29, 'msgget': 68, 'semget': 64,
+    'mq_open': 240, 'sync': 162, 'syncfs': 306,
+    # Landlock leaves these to the user's rights, and to files of the user's the user has them.
+    'chmod': 90, 'fchmod': 91, 'fchmodat': 268, 'fchmodat2': 452, 'chown': 92, 'fchown': 93, 'lchown': 94,
+    'fchownat': 260, 'utime': 132, 'utimes': 235, 'futimesat': 261, 'utimensat': 280, 'truncate': 76,
+    'setxattr': 188, 'lsetxattr': 189, 'fsetxattr': 190, 'setxattrat': 463, 'removexattr': 197, 'lremovexattr': 198,
+    'fremovexattr': 199, 'removexattrat': 466,
+    # Memory of the kernel that no limit counts.
+    'symlink': 88, 'symlinkat': 266, 'mknod': 133, 'mknodat': 259,
+    # A process that has itself starved would look like one that a busy machine lets wait.
+    'setpriority': 141, 'sched_setscheduler': 144, 'sched_setattr': 314,
 }
 # Allowed towards the process itself alone.
 SELF_ONLY = {'kill': 62, 'tgkill': 234, 'prlimit64': 302}
+# Arguments that are forbidden, by call: (number of the call, index of the argument, values). Signals can also be sent by
+# naming another process as the owner of a descriptor; and a process that clears its death signal outlives the worker.
+FORBIDDEN_ARGUMENTS = {
+    'fcntl': (72, 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+    'ioctl': (16, 1, (0x8901, 0x8902, 0x5412)),  # FIOSETOWN, SIOCSPGRP, TIOCSTI
+    'prctl': (157, 0, (1, 4)),  # PR_SET_PDEATHSIG, PR_SET_DUMPABLE
+}
 CLONE, CLONE3, CLONE_THREAD = 56, 435, 0x10000
 
 
@@ -92,7 +113,7 @@ def restrict_calls(libc):
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, kill = 0x7FFF0000, 0x80000000
     deny, no_more, missing = 0x50001, 0x5000B, 0x50026  # EPERM, EAGAIN (as at RLIMIT_NPROC), ENOSYS
-    nr, arch, first = 0, 4, 16
+    nr, arch, first = 0, 4, 16  # offsets; an argument takes eight bytes
     program = [
         (load, 0, 0, arch), (equal, 1, 0, 0xC000003E), (give, 0, 0, kill),
         (load, 0, 0, nr), (at_least, 0, 1, 0x40000000), (give, 0, 0, kill),  # the x32 twins of every number
@@ -104,6 +125,11 @@ def restrict_calls(libc):
             (equal, 0, 5, number), (load, 0, 0, first),
             (equal, 2, 0, os.getpid()), (equal, 1, 0, 0), (give, 0, 0, deny), (give, 0, 0, allow),
         ]
+    for number, index, values in FORBIDDEN_ARGUMENTS.values():
+        program += [(equal, 0, 2 * len(values) + 2, number), (load, 0, 0, first + 8 * index)]
+        for value in values:
+            program += [(equal, 0, 1, value), (give, 0, 0, deny)]
+        program.append((give, 0, 0, allow))
     for number in FORBIDDEN.values():
         program += [(equal, 0, 1, number), (give, 0, 0, deny)]
     program.append((give, 0, 0, allow))
@@ -284,8 +310,9 @@ def serve(text, channel):
             args = [decode(entry, objects.__getitem__) for entry in request['args']]
             kwargs = {key: decode(entry, objects.__getitem__) for key, entry in request.get('kwargs', {}).items()}
             value = encode(target(request)(*args, **kwargs), refer)
-            # In-place functions: what became of the lists, dicts and sets that were handed in.
-            after = [encode(arg, refer) if isinstance(arg, (list, dict, set)) else None for arg in args]
+            # In-place functions, which return None: what became of the lists, dicts and sets that were handed in. From
+            # others nothing comes back, or `assert f(x) == sorted(x)` would hold for one that empties x.
+            after = [encode(arg, refer) if value is None and isinstance(arg, (list, dict, set)) else None for arg in args]
             changed = {i: wire for i, wire in enumerate(after) if wire is not None and wire != request['args'][i]}
             channel.send({'value': value, 'changed': changed} if changed else {'value': value})
         except BaseException as error:
@@ -304,7 +331,9 @@ def reply_of(channel):
         return reply
     kind = getattr(builtins, str(reply['error']['type']), None)
     message = str(reply['error']['message'])
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError):
+    # An exception that ends an iteration would end the loop of the tests, and `all(map(…))` would hold.
+    unsafe = UnicodeError, StopIteration, StopAsyncIteration
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, unsafe):
         raise kind(message)
     raise AnswerError(f"{reply['error']['type']}: {message}")
 
@@ -345,7 +374,8 @@ def check(text, entry_point, channel):
     def special(name):
         return lambda self, *args: self.__getattr__(name)(*args)
 
-    for name in '__len__ __getitem__ __setitem__ __contains__ __iter__ __str__'.split():
+    # Not __contains__: what `in` says is found here, by iterating.
+    for name in '__len__ __getitem__ __setitem__ __iter__ __str__'.split():
         setattr(Remote, name, special(name))
 
     def by_ref(place):
@@ -362,8 +392,9 @@ def check(text, entry_point, channel):
         return channel.send({'broken': f'the tests are no Python: {error}'})
     try:
         names = reply_of(channel)['names']  # what the answer's process says when it has loaded
-        # An answer's own `abs` or `math` must not stand in the tests: they would compute with it.
-        stand_ins = {name: Remote({'call': name}) for name in names if name not in {*dir(builtins), *MODULES}}
+        # An answer's own `abs` or `math` must not stand in the tests: they would compute with it. Nor its `__builtins__`.
+        own = {*dir(builtins), *MODULES}
+        stand_ins = {name: Remote({'call': name}) for name in names if not name.startswith('__') and name not in own}
         solution = sys.modules['solution'] = type(sys)('solution')
         solution.__dict__.update(stand_ins)
         namespace = {**stand_ins, '__name__': '__main__'}
@@ -384,12 +415,15 @@ def check(text, entry_point, channel):
 
 
 def main():
+    libc = ctypes.CDLL(None, use_errno=True)
+    hide(libc)
     reader = os.fdopen(3, 'rb', closefd=False)
     mode, entry_point, readable, *numbers = reader.readline().decode().rstrip('\n').split('\t')
-    names = 'memory_bytes', 'cpu_seconds', 'file_bytes', 'processes', 'own_user', 'code_bytes'
+    names = 'memory_bytes', 'cpu_seconds', 'file_bytes', 'processes', 'code_bytes'
     limits = dict(zip(names, map(int, numbers)))
     text = reader.read(limits['code_bytes']).decode()
-    held = confine(limits, readable.split(':') if readable else [])
+    held = confine(libc, limits, readable.split(':') if readable else [])
+    os.write(3, b'\n')  # from here on the clock runs
     if mode == 'program':
         os.close(3)
         load(text, '__main__')

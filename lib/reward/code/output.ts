@@ -5,7 +5,7 @@ import { close } from './wire.js';
 
 const number = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 
-/** Whole numbers must be the same at any size; where one has a decimal point or an exponent, 1e-6 (relative above 1). */
+/** Where a whole number is expected it must be the same at any size; where a decimal is, 1e-6 (relative above 1). */
 export function sameOutput(output: string, expected: string): boolean {
   const lines = linesOf(output);
   const wanted = linesOf(expected);
@@ -29,6 +29,10 @@ function sameLine(line: string, wanted: string): boolean {
 function sameWord(word: string, wanted: string): boolean {
   if (word === wanted) return true;
   if (!number.test(word) || !number.test(wanted)) return false;
-  if (/^[+-]?\d+$/.test(word) && /^[+-]?\d+$/.test(wanted)) return false;
+  if (/^[+-]?\d+$/.test(wanted)) {
+    const whole = /^([+-]?\d+)(?:\.0*)?$/.exec(word)?.[1];
+    // Two spellings of whole numbers that differ ("07") are not the same output; 7.0 is 7.
+    if (whole !== undefined) return word.includes('.') && BigInt(whole) === BigInt(wanted);
+  }
   return close(Number(word), Number(wanted));
 }

@@ -15,11 +15,13 @@ export interface Command {
   signalsAsStatus: boolean;
 }
 
+export type StopReason = 'time' | 'output' | 'start';
+
 export interface Ended {
   status: number | null;
   signal: string | null;
   /** What we ended it for, where we did. */
-  stoppedFor?: 'time' | 'output';
+  stoppedFor?: StopReason;
   /** What it printed, where that was asked for. */
   stdout: string;
   /** The end of what it wrote to stderr. */
@@ -33,7 +35,10 @@ export interface SandboxProcess {
   send(line: string): void;
   /** The next line it sends, or undefined once it has ended. */
   receive(): Promise<string | undefined>;
-  stop(reason?: 'time' | 'output'): void;
+  readonly pid: number | undefined;
+  /** Settles when its limits hold and the answer begins, or when it has ended before. */
+  readonly started: Promise<unknown>;
+  stop(reason?: StopReason): void;
 }
 
 export interface StartOptions {
@@ -46,6 +51,8 @@ export interface StartOptions {
 }
 
 const stderrBytes = 4096;
+const startSeconds = 60;
+const maxStderrBytes = 16 * 2 ** 20;
 const signalNames: Record<number, string> = {
   4: 'SIGILL',
   6: 'SIGABRT',
@@ -69,9 +76,9 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
     stdio: [printed, printed, 'pipe', 'pipe'],
     ...(command.uid === undefined ? {} : { uid: command.uid, gid: command.gid }),
   });
-  let stoppedFor: 'time' | 'output' | undefined;
+  let stoppedFor: StopReason | undefined;
   let exited = false;
-  const stop = (reason?: 'time' | 'output') => {
+  const stop = (reason?: StopReason) => {
     stoppedFor ??= reason;
     if (!exited) killGroup(child);
     // Whoever left the group and still holds the other ends must not keep us waiting.
@@ -86,7 +93,10 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
     stdout.push(chunk);
   });
   let stderr = '';
+  let stderrSeen = 0;
   child.stderr?.on('data', (chunk: Buffer) => {
+    stderrSeen += chunk.length;
+    if (stderrSeen > maxStderrBytes) return stop('output');
     stderr = (stderr + chunk.toString('utf8')).slice(-stderrBytes);
   });
   // A process that ends before it has read everything is no fault of ours.
@@ -124,11 +134,17 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
     child.on('close', finish);
   });
 
+  // The first line says that the answer begins. What comes before it, on a busy machine, is no fault of the answer.
+  const startTimer = setTimeout(() => stop('start'), startSeconds * 1000);
+  const started = lines.next().finally(() => clearTimeout(startTimer));
+
   return {
     ended,
+    started,
+    pid: child.pid,
     stop,
     send: (line) => void (channel.writable && channel.write(`${line}\n`)),
-    receive: lines.next,
+    receive: () => started.then(lines.next),
   };
 }
 

@@ -3,7 +3,8 @@
 // has them, seccomp and Landlock. docs/code-verifier.md says what each level prevents.
 
 import { execFile } from 'node:child_process';
-import { readFileSync, realpathSync } from 'node:fs';
+import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { availableParallelism, release } from 'node:os';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { ArcherError, messageOf } from '../../errors.js';
@@ -41,7 +42,7 @@ export interface Sandbox {
 const harness = readFileSync(new URL('./harness.py', import.meta.url), 'utf8');
 const nobody = 65534;
 const fileMiB = 64;
-const processes = 64;
+const threads = 64;
 const probeSeconds = 20;
 const isRoot = process.getuid?.() === 0;
 
@@ -111,6 +112,7 @@ function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['
   const command = level === 'bubblewrap' ? bubblewrap(python) : plain(python);
   const memoryBytes = memoryMiB * 2 ** 20;
   const confined = level === 'bubblewrap';
+  const processes = processLimit(confined);
   const readable = [
     '/usr',
     '/lib',
@@ -123,14 +125,7 @@ function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['
     '/dev/urandom',
   ];
   return ({ mode, code, entryPoint, cpuSeconds, input, outputBytes }) => {
-    const limits = [
-      memoryBytes,
-      cpuSeconds,
-      confined ? fileMiB * 2 ** 20 : 0,
-      processes,
-      Number(isRoot),
-      Buffer.byteLength(code),
-    ];
+    const limits = [memoryBytes, cpuSeconds, confined ? fileMiB * 2 ** 20 : 0, processes, Buffer.byteLength(code)];
     const header = [mode, entryPoint ?? '', confined ? '' : readable.join(':'), ...limits].join('\t');
     return startProcess(command, {
       job: `${header}\n${code}`,
@@ -138,6 +133,25 @@ function starter(level: Isolation, python: Python, memoryMiB: number): Sandbox['
       outputBytes,
     });
   };
+}
+
+/**
+ * The limit counts threads: since Linux 5.14 those of the sandbox's own user namespace; before, and without one, all of
+ * the user's. Those of an ordinary user may become more while a program runs; root's programs share a user of their own.
+ */
+function processLimit(confined: boolean): number {
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  if (confined && (major > 5 || (major === 5 && minor >= 14))) return threads;
+  const uid = isRoot ? nobody : process.getuid?.();
+  let running = 0;
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (statSync(`/proc/${pid}`).uid === uid) running += readdirSync(`/proc/${pid}/task`).length;
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return running + (isRoot ? threads + 2 * availableParallelism() : 1024);
 }
 
 const pythonArgs = ['-s', '-S', '-B', '-c', harness];
@@ -157,7 +171,8 @@ function bubblewrap(python: Python): Command {
     ...folders,
     ...['--ro-bind-try', '/etc/ld.so.cache', '/etc/ld.so.cache'],
     ...own,
-    ...['--proc', '/proc', '--dev', '/dev', '--remount-ro', '/dev'],
+    // No /proc: through it a program could rewrite bubblewrap's own process, which has none of the limits.
+    ...['--dev', '/dev', '--remount-ro', '/dev'],
     ...['--size', String(fileMiB * 2 ** 20), '--tmpfs', '/tmp', '--chdir', '/tmp', '--remount-ro', '/'],
     ...['--', python.executable, ...pythonArgs],
   ];
