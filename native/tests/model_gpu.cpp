@@ -1,11 +1,8 @@
 // Training passes on an emulated GPU: the kernels' own source thread by thread, libtorch's device by emulated_torch_device.h. Hidden
 // states and gradients of every parameter are held against the exact ones of the same bfloat16 weights, and must be about as close
 // to them as autograd in bfloat16 is; a repeated run, another order of threads and checkpointed layers give the same bits.
-#include "tests/emulated_device.h"
-#include "tests/emulated_layer_device.h"
+#include "tests/gpu_model.h"
 // After the emulation's primitives.
-#include "tests/emulated_torch_device.h"
-
 #include "model/training_pass.h"
 #include "plain_model.h"
 
@@ -13,20 +10,6 @@ using namespace archer;
 using namespace fixture;
 
 namespace {
-
-void use_emulated_gpu(gpu::emulation::Order order) {
-  EmulatedOptions options;
-  options.order = order;
-  register_gpu(at::DeviceType::PrivateUse1, {std::make_unique<EmulatedLayerDevice>(order), std::make_unique<EmulatedDevice>(options)});
-}
-
-Transformer to_gpu(const Transformer& model, const Lora& lora) {
-  Transformer copy(model.config(), at::kBFloat16, true, lora, emulated::kGpu);
-  for (const Parameter& parameter : model.all()) {
-    copy.load(parameter.name, parameter.master.defined() ? parameter.master : parameter.compute);
-  }
-  return copy;
-}
 
 struct Result {
   at::Tensor hidden_TH;
