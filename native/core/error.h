@@ -19,6 +19,7 @@ inline constexpr const char* kNumeric = "ARCHER_E_NUMERIC";
 inline constexpr const char* kModel = "ARCHER_E_MODEL";
 inline constexpr const char* kIo = "ARCHER_E_IO";
 inline constexpr const char* kOom = "ARCHER_E_OOM";
+inline constexpr const char* kDevice = "ARCHER_E_DEVICE";
 inline constexpr const char* kConfig = "ARCHER_E_CONFIG";
 inline constexpr const char* kAborted = "ARCHER_E_ABORTED";
 inline constexpr const char* kDisposed = "ARCHER_E_DISPOSED";

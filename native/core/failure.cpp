@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "kernels/gpu_device.h"
 
 namespace archer {
 
@@ -14,6 +15,8 @@ Failure current_failure() {
     throw;
   } catch (const ArcherError& error) {
     return {error.code(), error.what(), ""};
+  } catch (const DeviceError& error) {
+    return {error.kind() == DeviceError::Kind::out_of_memory ? kOom : kDevice, error.what(), ""};
   } catch (const c10::OutOfMemoryError& error) {
     return {kOom, error.what_without_backtrace(), ""};
   } catch (const c10::Error& error) {

@@ -20,8 +20,9 @@ int64_t flat_bytes(const std::vector<std::vector<int64_t>>& shapes, at::ScalarTy
   return elements * static_cast<int64_t>(c10::elementSize(dtype));
 }
 
-std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype) {
-  const at::Tensor memory = at::empty({flat_bytes(shapes, dtype) / static_cast<int64_t>(c10::elementSize(dtype))}, dtype);
+std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype, at::Device device) {
+  const int64_t elements = flat_bytes(shapes, dtype) / static_cast<int64_t>(c10::elementSize(dtype));
+  const at::Tensor memory = at::empty({elements}, at::TensorOptions(dtype).device(device));
   std::vector<at::Tensor> tensors;
   int64_t begin = 0;
   for (const std::vector<int64_t>& shape : shapes) {
@@ -34,7 +35,8 @@ std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& sh
 std::vector<at::Tensor> flat_zeros_like(const std::vector<at::Tensor>& tensors) {
   std::vector<std::vector<int64_t>> shapes;
   for (const at::Tensor& tensor : tensors) shapes.push_back(tensor.sizes().vec());
-  std::vector<at::Tensor> zeros = flat_tensors(shapes, tensors.empty() ? at::kFloat : tensors.front().scalar_type());
+  if (tensors.empty()) return {};
+  std::vector<at::Tensor> zeros = flat_tensors(shapes, tensors.front().scalar_type(), tensors.front().device());
   for (at::Tensor& tensor : zeros) tensor.zero_();
   return zeros;
 }

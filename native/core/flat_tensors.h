@@ -10,10 +10,11 @@ namespace archer {
 // What flat_tensors() takes.
 int64_t flat_bytes(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype);
 
-// Not initialized, contiguous, on the CPU.
-std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype);
+// Not initialized, contiguous.
+std::vector<at::Tensor> flat_tensors(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype,
+                                     at::Device device = at::kCPU);
 
-// The same with zeros, in the shapes and the dtype of `tensors`, which must agree in it.
+// The same with zeros, in the shapes, the dtype and on the device of `tensors`, which must agree in both.
 std::vector<at::Tensor> flat_zeros_like(const std::vector<at::Tensor>& tensors);
 
 }  // namespace archer

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "core/batch_invariance.h"
+#include "core/gpu_linear.h"
 #include "core/tile_matmul.h"
 #include "kernels/row_linear.h"
 #include "kernels/tile_head.h"
@@ -77,7 +78,7 @@ void multiply(const at::Tensor& x, const std::vector<TiledLayer>& layers) {
 }
 
 bool tiles_fit(const at::Tensor& x, const at::Tensor& weight_NK) {
-  return x.scalar_type() == at::kBFloat16 && kernels::tile_kernels() && x.is_contiguous() && weight_NK.is_contiguous();
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && kernels::tile_kernels() && x.is_contiguous() && weight_NK.is_contiguous();
 }
 
 bool row_by_row(const at::Tensor& x_RK) {
@@ -178,6 +179,7 @@ at::Tensor linear_product(const at::Tensor& x_RK, const at::Tensor& weight_NK, c
 }
 
 void linear_products(const at::Tensor& x_RK, const std::vector<Projection>& projections) {
+  if (Gpu* gpu = gpu_of(x_RK)) return gpu_linear_products(*gpu, x_RK, projections);
   const auto is_adapted = [](const Projection& one) { return one.adapter.defined(); };
   if (std::ranges::none_of(projections, is_adapted)) return without_adapters(x_RK, projections);
   std::vector<Projection> products = projections;  // then x Aᵀ of each adapter: the same packed rows

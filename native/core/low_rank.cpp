@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include "core/gpu_linear.h"
 #include "core/linear.h"
 #include "core/linear_gradients.h"
 
@@ -18,6 +19,7 @@ at::Tensor du_of(const at::Tensor& dy_RN, const LowRank& adapter) {
 }  // namespace
 
 void low_rank_grad_input(const at::Tensor& dy_RN, const LowRank& adapter, const at::Tensor& dx_RK) {
+  if (Gpu* gpu = gpu_of(dy_RN)) return gpu_low_rank_grad_input(*gpu, dy_RN, adapter, dx_RK);
   const at::Tensor du_Rr = du_of(dy_RN, adapter);
   if (dx_RK.scalar_type() != at::kBFloat16) {
     linear_grad_input(du_Rr, adapter.a_rK, true, dx_RK);
@@ -30,6 +32,7 @@ void low_rank_grad_input(const at::Tensor& dy_RN, const LowRank& adapter, const 
 
 void low_rank_grad_weights(const at::Tensor& dy_RN, const at::Tensor& x_RK, const LowRank& adapter, const at::Tensor& grad_a_rK,
                            const at::Tensor& grad_b_Nr) {
+  if (Gpu* gpu = gpu_of(dy_RN)) return gpu_low_rank_grad_weights(*gpu, dy_RN, x_RK, adapter, grad_a_rK, grad_b_Nr);
   linear_grad_weight(du_of(dy_RN, adapter), x_RK, grad_a_rK);
   linear_grad_weight(dy_RN, linear_product(x_RK, adapter.a_rK).mul_(adapter.scale), grad_b_Nr);
 }

@@ -13,8 +13,6 @@
 namespace archer {
 namespace {
 
-constexpr const char* kDevice = "ARCHER_E_DEVICE";
-
 // Runs `body`; errors of the device leave it with our codes.
 template <typename Body>
 auto translated(Body body) {

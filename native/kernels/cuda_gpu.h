@@ -145,10 +145,9 @@ class CudaGpu : public Interface {
   // Row-major [rows, columns] is column-major [columns, rows]: every product is the transposed one with its factors
   // swapped.
   void gemm(const char* what, int op_a, int op_b, int64_t m, int64_t n, int64_t k, const void* a, int64_t lda,
-            const void* b, int64_t ldb, float beta, void* c, int type_c, int64_t ldc) {
+            const void* b, int64_t ldb, float beta, void* c, int type_c, int64_t ldc, float alpha = 1.0f) {
     if (m == 0 || n == 0 || k == 0) return;
     use();
-    const float alpha = 1.0f;
     const std::string text = std::string("The product for ") + what;
     check_cublas(cublas_.gemm(handle_, op_a, op_b, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k),
                               &alpha, a, cublas::kBFloat16, static_cast<int>(lda), b, cublas::kBFloat16,

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/attention.h"
+#include "model/gpu_ops.h"
 #include "model/packed_attention.h"
 #include "model/scalar_dispatch.h"
 
@@ -72,6 +73,7 @@ void packed_attention_backward(const at::Tensor& dout, const at::Tensor& q, cons
                                const at::Tensor& out, const at::Tensor& lse_TH, const AttentionPlan& plan, int64_t head_dim,
                                const JobControl* control, const at::Tensor& wide_dq, const at::Tensor& wide_dk,
                                const at::Tensor& dv) {
+  if (gpu_of(q)) return gpu_attention_backward(dout, q, k, v, out, lse_TH, plan, head_dim, wide_dq, wide_dk, dv);
   const Operands operands{dout, q, k, v, out, lse_TH, wide_dq, wide_dk, dv};
   if (attention_is_row_exact(q.scalar_type())) return tiled_backward(operands, plan, head_dim, control);
   flash_backward(operands, plan, head_dim, control);

@@ -2,7 +2,6 @@
 // attention knows where a sequence ends.
 //   x [T, H] the residual stream; q [T, heads * D]; k, v [T, kv_heads * D]
 #include <ATen/Parallel.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
@@ -69,7 +68,7 @@ Rotation Transformer::rotation_of(const PackedSequences& sequences) const {
   check_offsets(sequences);
   check_ids(sequences.ids);
   rope_.reserve(longest(sequences));
-  return {rope_.cosine(), rope_.sine(), positions_of(sequences)};
+  return {rope_.cosine(), rope_.sine(), positions_of(sequences).to(device_)};
 }
 
 at::Tensor Transformer::forward(const PackedSequences& sequences, const JobControl* control,
@@ -79,15 +78,16 @@ at::Tensor Transformer::forward(const PackedSequences& sequences, const JobContr
   const std::vector<at::Tensor> w = weights();
   const int64_t tokens = sequences.num_tokens(), head_dim = config_.head_dim;
   const int64_t q_size = config_.num_heads * head_dim, kv_size = config_.num_kv_heads * head_dim;
-  const auto buffer = [&](int64_t columns) { return at::empty({tokens, columns}, at::TensorOptions().dtype(compute_dtype_)); };
+  const auto buffer = [&](int64_t columns) { return at::empty({tokens, columns}, at::TensorOptions(compute_dtype_).device(device_)); };
   const AttentionPlan plan(sequences);
   const double eps = config_.rms_norm_eps;
 
-  const at::Tensor x = at::embedding(w[embedding_], ids_tensor(sequences.ids)), y = buffer(config_.hidden_size);
+  const at::Tensor x = buffer(config_.hidden_size), y = buffer(config_.hidden_size);
+  embedding_into(w[embedding_], ids_tensor(sequences.ids), x);
   const at::Tensor q = buffer(q_size), k = buffer(kv_size), v = buffer(kv_size), mixed = buffer(q_size);
   const at::Tensor inner = buffer(config_.intermediate_size);
   // Without tiles, gate and up would be allocated layer by layer: an allocator keeps several times of what is freed in that way.
-  const bool tiles = attention_is_row_exact(compute_dtype_);
+  const bool tiles = device_.is_cpu() && attention_is_row_exact(compute_dtype_);
   const at::Tensor gate = tiles ? at::Tensor() : buffer(config_.intermediate_size);
   const at::Tensor up = tiles ? at::Tensor() : buffer(config_.intermediate_size);
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -1,9 +1,11 @@
 #include "model/ops.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty_like.h>
 
 #include "kernels/decoder_rows.h"
+#include "model/gpu_ops.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
@@ -15,6 +17,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 }
 
 void rms_norm_into(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& out, const at::Tensor& rstd) {
+  if (Gpu* gpu = gpu_of(x)) return gpu_rms_norm(*gpu, x, weight, eps, out, rstd);
   const int64_t n = weight.numel(), rows = x.numel() / n;
   dispatch_scalar(x.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
@@ -33,6 +36,7 @@ void gated_product_into(const at::Tensor& x_TH, Projection gate, Projection up, 
   if (!gate.out_RN.defined()) gate.out_RN = at::empty_like(out_TI);
   if (!up.out_RN.defined()) up.out_RN = at::empty_like(out_TI);
   linear_products(x_TH, {gate, up});
+  if (Gpu* gpu = gpu_of(x_TH)) return gpu_swiglu(*gpu, gate.out_RN, up.out_RN, out_TI);
   dispatch_scalar(out_TI.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     const T *gate_p = data<T>(gate.out_RN), *up_p = data<T>(up.out_RN);
@@ -43,7 +47,17 @@ void gated_product_into(const at::Tensor& x_TH, Projection gate, Projection up, 
   });
 }
 
+void embedding_into(const at::Tensor& table_VH, const at::Tensor& ids_T, const at::Tensor& out_TH) {
+  if (Gpu* gpu = gpu_of(table_VH)) {
+    const int64_t* ids = ids_T.const_data_ptr<int64_t>();
+    return gpu_gather(*gpu, table_VH, {ids, ids + ids_T.numel()}, out_TH);
+  }
+  at::Tensor out = out_TH;
+  at::embedding_out(out, table_VH, ids_T);
+}
+
 void rotate_into(const at::Tensor& x, const Rotation& rotation, const at::Tensor& out) {
+  if (Gpu* gpu = gpu_of(x)) return gpu_rotate(*gpu, x, rotation, out);
   const int64_t rows = x.size(0), width = x.size(1), head_dim = 2 * rotation.cosine.size(1);
   dispatch_scalar(x.scalar_type(), [&](auto tag) {
     using T = decltype(tag);

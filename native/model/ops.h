@@ -28,6 +28,9 @@ void rms_norm_into(const at::Tensor& x, const at::Tensor& weight, double eps, co
 // silu(gate) * up of two projections of x_TH, which are kept where `out_RN` of theirs is defined.
 void gated_product_into(const at::Tensor& x_TH, Projection gate, Projection up, const at::Tensor& out_TI);
 
+// out_TH[t] = table_VH[ids_T[t]], ids_T int64 on the host.
+void embedding_into(const at::Tensor& table_VH, const at::Tensor& ids_T, const at::Tensor& out_TH);
+
 // x [T, heads * D], every head rotated by its token's angle. `out` may be x.
 void rotate_into(const at::Tensor& x, const Rotation& rotation, const at::Tensor& out);
 

@@ -8,6 +8,7 @@
 
 #include "core/attention.h"
 #include "core/batch_invariance.h"
+#include "model/gpu_ops.h"
 #include "model/row_attention.h"
 #include "model/scalar_dispatch.h"
 
@@ -69,7 +70,9 @@ void tiled_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 
 void packed_attention_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
                            int64_t head_dim, const JobControl* control, const at::Tensor& out, const at::Tensor& lse_TH) {
-  if (attention_is_row_exact(q.scalar_type())) {
+  if (gpu_of(q)) {
+    gpu_attention(q, k, v, plan, head_dim, out, lse_TH);
+  } else if (attention_is_row_exact(q.scalar_type())) {
     tiled_forward(q, k, v, plan, {q.size(1) / head_dim, k.size(1) / head_dim, head_dim}, out, lse_TH, control);
   } else if (BatchInvariantScope::active() && !lse_TH.defined()) {
     row_attention(q, k, v, plan, head_dim, control, out);

@@ -38,8 +38,8 @@ void RopeTable::reserve(int64_t positions) {
   const at::NoGradGuard no_grad;
   const int64_t wanted = std::max({positions, 2 * have, int64_t{256}});
   const at::Tensor angles = at::outer(at::arange(wanted, at::kFloat), rope_frequencies(config_));
-  cosine_ = angles.cos().to(dtype_);
-  sine_ = angles.sin().to(dtype_);
+  cosine_ = angles.cos().to(options_);
+  sine_ = angles.sin().to(options_);
 }
 
 }  // namespace archer

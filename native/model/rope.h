@@ -1,5 +1,5 @@
 // The angles of the rotary embedding, in float32 and by the same operations as transformers, so that long positions
-// round alike; Llama 3's scaling stretches the slow frequencies. Tables have the compute dtype and grow on demand.
+// round alike; Llama 3's scaling stretches the slow frequencies. Tables have the compute dtype, lie with the weights and grow on demand.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -12,7 +12,7 @@ at::Tensor rope_frequencies(const ModelConfig& config);
 
 class RopeTable {
  public:
-  RopeTable(const ModelConfig& config, at::ScalarType dtype) : config_(config), dtype_(dtype) {}
+  RopeTable(const ModelConfig& config, at::TensorOptions options) : config_(config), options_(options) {}
   // Makes positions 0 .. positions-1 available.
   void reserve(int64_t positions);
   const at::Tensor& cosine() const { return cosine_; }  // [positions, D/2]
@@ -20,7 +20,7 @@ class RopeTable {
 
  private:
   ModelConfig config_;
-  at::ScalarType dtype_;
+  at::TensorOptions options_;
   at::Tensor cosine_, sine_;
 };
 

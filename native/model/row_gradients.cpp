@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/decoder_rows.h"
+#include "model/gpu_ops.h"
 #include "model/scalar_dispatch.h"
 
 namespace archer {
@@ -18,6 +19,7 @@ constexpr int64_t kGrainColumns = 64;  // of the embedding's gradient
 
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, const at::Tensor& wide_dy,
                        const at::Tensor& wide_sum, const at::Tensor& rounded, const at::Tensor& grad_weight) {
+  if (Gpu* gpu = gpu_of(x)) return gpu_rms_norm_backward(*gpu, x, weight, rstd, wide_dy, wide_sum, rounded, grad_weight);
   const int64_t n = weight.numel(), rows = x.numel() / n, blocks = (rows + kBlockRows - 1) / kBlockRows;
   at::Tensor partial = at::zeros({blocks, n}, rstd.options());
   dispatch_scalar(x.scalar_type(), [&](auto tag) {
@@ -40,6 +42,7 @@ void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::
 }
 
 void swiglu_backward(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dy, const at::Tensor& y) {
+  if (Gpu* gpu = gpu_of(y)) return gpu_swiglu_backward(*gpu, gate, up, dy, y);
   dispatch_scalar(gate.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     T *gp = mutable_data<T>(gate), *up_p = mutable_data<T>(up), *yp = mutable_data<T>(y);
@@ -51,6 +54,7 @@ void swiglu_backward(const at::Tensor& gate, const at::Tensor& up, const at::Ten
 }
 
 void rotate_backward(const at::Tensor& wide_grad, const Rotation& rotation, const at::Tensor& rounded) {
+  if (Gpu* gpu = gpu_of(rounded)) return gpu_rotate_backward(*gpu, wide_grad, rotation, rounded);
   const int64_t rows = wide_grad.size(0), width = wide_grad.size(1), head_dim = 2 * rotation.cosine.size(1);
   dispatch_scalar(rounded.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
@@ -67,6 +71,7 @@ void rotate_backward(const at::Tensor& wide_grad, const Rotation& rotation, cons
 }
 
 void embedding_backward(const at::Tensor& ids_T, const at::Tensor& wide_dx_TH, const at::Tensor& grad_VH) {
+  if (Gpu* gpu = gpu_of(grad_VH)) return gpu_embedding_backward(*gpu, ids_T, wide_dx_TH, grad_VH);
   const int64_t tokens = wide_dx_TH.size(0), hidden = wide_dx_TH.size(1);
   dispatch_scalar(wide_dx_TH.scalar_type(), [&](auto tag) {
     using A = decltype(tag);

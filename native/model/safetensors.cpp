@@ -183,7 +183,7 @@ void write_safetensors(const std::string& path, const std::vector<std::pair<std:
   file.write(&header_size, sizeof header_size);
   file.write(header.data(), header.size());
   for (const auto& [name, tensor] : tensors) {
-    const at::Tensor contiguous = tensor.contiguous();
+    const at::Tensor contiguous = tensor.to(at::kCPU).contiguous();
     file.write(contiguous.const_data_ptr(), contiguous.nbytes());
   }
   file.commit();

@@ -1,6 +1,5 @@
 #include "model/training_pass.h"
 
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
@@ -34,14 +33,14 @@ at::Tensor TrainingPass::forward(const PackedSequences& sequences, const JobCont
   buffers_.reset();
   if (memory_bytes() < bytes) {
     memory_ = at::Tensor();  // before the larger one is asked for
-    memory_ = at::empty({bytes}, at::kByte);
+    memory_ = at::empty({bytes}, at::TensorOptions(at::kByte).device(model_.device()));
   }
   Arena arena(memory_);
   buffers_.emplace(arena, model_.config(), model_.compute_dtype(), tokens, checkpoint_);
   has_forward_ = false;
 
   TrainingBuffers& b = *buffers_;
-  at::embedding_out(b.layers[0].input_TH, weight(model_.embedding_index()), ids_T_);
+  embedding_into(weight(model_.embedding_index()), ids_T_, b.layers[0].input_TH);
   for (size_t i = 0; i < b.layers.size(); ++i) {
     if (control) control->check();
     const ProfileSpan span("layer", static_cast<int64_t>(i));

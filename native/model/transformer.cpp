@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/flat_tensors.h"
+#include "core/gpu_linear.h"
 #include "core/head_gemm.h"
 #include "core/linear.h"
 #include "core/philox.h"
@@ -27,8 +28,13 @@ std::string brackets(at::IntArrayRef shape) {
 
 }  // namespace
 
-Transformer::Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable, const Lora& lora)
-    : config_(config), compute_dtype_(compute_dtype), trainable_(trainable), rope_(config, compute_dtype) {
+Transformer::Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable, const Lora& lora,
+                         at::Device device)
+    : config_(config),
+      compute_dtype_(compute_dtype),
+      trainable_(trainable),
+      device_(device),
+      rope_(config, at::TensorOptions(compute_dtype).device(device)) {
   require(compute_dtype == at::kFloat || compute_dtype == at::kBFloat16 || compute_dtype == at::kDouble, kConfig,
           std::string("the compute dtype must be float32, bfloat16 or float64, not ") + c10::toString(compute_dtype));
   require(config.vocab_size > 0 && config.hidden_size > 0 && config.intermediate_size > 0 && config.num_layers > 0 &&
@@ -38,6 +44,15 @@ Transformer::Transformer(const ModelConfig& config, at::ScalarType compute_dtype
           "num_attention_heads " + std::to_string(config.num_heads) + " is not a multiple of num_key_value_heads " +
               std::to_string(config.num_kv_heads));
   require(config.head_dim % 2 == 0, kModel, "head_dim " + std::to_string(config.head_dim) + " is odd");
+
+  if (!device.is_cpu()) {
+    require(compute_dtype == at::kBFloat16, kConfig, "model.dtype must be bfloat16 on a GPU");
+    require(config.hidden_size % 8 == 0 && config.intermediate_size % 8 == 0 && config.head_dim % 16 == 0 && config.head_dim <= 256,
+            kModel,
+            "on a GPU hidden_size and intermediate_size must be multiples of 8 and head_dim one of 16, at most 256; this model has " +
+                std::to_string(config.hidden_size) + ", " + std::to_string(config.intermediate_size) + " and " +
+                std::to_string(config.head_dim));
+  }
 
   require(lora.rank >= 0, kConfig, "the rank of the adapters is " + std::to_string(lora.rank) + ", below 0");
   std::vector<int64_t> adapted;
@@ -122,7 +137,7 @@ void Transformer::load(const std::string& name, const at::Tensor& value) {
   Parameter& parameter = all_[index];
   const at::ScalarType master_dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   if (!parameter.compute.defined()) {
-    if (compute_.empty()) compute_ = flat_tensors(shapes_, compute_dtype_);
+    if (compute_.empty()) compute_ = flat_tensors(shapes_, compute_dtype_, device_);
     parameter.compute = compute_[index];
     const size_t first = first_trained();
     if (index < first || (first == 0 && !trainable_)) {
@@ -130,7 +145,7 @@ void Transformer::load(const std::string& name, const at::Tensor& value) {
     } else if (compute_dtype_ == master_dtype) {
       parameter.master = parameter.compute;
     } else {
-      if (masters_.empty()) masters_ = flat_tensors({shapes_.begin() + static_cast<int64_t>(first), shapes_.end()}, master_dtype);
+      if (masters_.empty()) masters_ = flat_tensors({shapes_.begin() + static_cast<int64_t>(first), shapes_.end()}, master_dtype, device_);
       parameter.master = masters_[index - first];
     }
   }
@@ -231,8 +246,12 @@ at::Tensor Transformer::logits(const at::Tensor& hidden_MH) const {
   const c10::NoGradGuard no_grad;
   const at::Tensor hidden = hidden_MH.contiguous();
   const at::ScalarType dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor logits_MV = at::empty({hidden.size(0), config_.vocab_size}, dtype);
+  at::Tensor logits_MV = at::empty({hidden.size(0), config_.vocab_size}, hidden.options().dtype(dtype));
   const at::Tensor weight = head().compute.detach();
+  if (Gpu* gpu = gpu_of(hidden)) {
+    gpu_logits(*gpu, hidden, weight, logits_MV);
+    return logits_MV;
+  }
   if (!own_logits(hidden, weight, logits_MV)) head_logits(hidden, weight, logits_MV);
   return logits_MV;
 }

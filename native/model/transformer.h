@@ -44,10 +44,13 @@ class Transformer {
   // Allocates nothing but the lists of parameters; load() each of them before the first forward.
   // compute_dtype: at::kFloat, at::kBFloat16 (or at::kDouble in tests). trainable keeps float32 masters beside bf16.
   // With adapters those alone are trained, and have their masters in any case; the model's own parameters are frozen.
-  Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable, const Lora& lora = {});
+  // On a GPU (core/gpu.h): bfloat16, and sizes that its kernels can take, else ARCHER_E_CONFIG or ARCHER_E_MODEL.
+  Transformer(const ModelConfig& config, at::ScalarType compute_dtype, bool trainable, const Lora& lora = {},
+              at::Device device = at::kCPU);
 
   const ModelConfig& config() const { return config_; }
   at::ScalarType compute_dtype() const { return compute_dtype_; }
+  at::Device device() const { return device_; }
   bool trainable() const { return trainable_; }
 
   // Every parameter in the order of the layers, tied heads once. Its shape is expected_shape(name).
@@ -81,7 +84,7 @@ class Transformer {
   // The head: lm_head.weight, or the embedding where tied. [V, H], compute dtype.
   const Parameter& head() const;
 
-  // Hidden states after the final norm [T, H].
+  // Hidden states after the final norm [T, H], where the weights are.
   at::Tensor hidden_states(const PackedSequences& sequences, const JobControl* control) const;
   // The most that hidden_states() and prefill() of `tokens` tokens, or decode() of as many sequences, hold at once.
   int64_t forward_bytes(int64_t tokens) const;
@@ -132,6 +135,7 @@ class Transformer {
   ModelConfig config_;
   at::ScalarType compute_dtype_;
   bool trainable_;
+  at::Device device_;
   double lora_scale_ = 1.0;
   std::vector<Parameter> all_;
   size_t num_own_ = 0;                        // of all_, then come the adapters'

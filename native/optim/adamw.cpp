@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/flat_tensors.h"
 #include "kernels/adamw.h"
+#include "optim/gpu_optim.h"
 
 namespace archer {
 namespace {
@@ -72,6 +73,9 @@ void AdamW::step(double lr, const std::vector<at::Tensor>& grads, double grad_sc
   decayed.grad_scale = grad_scale;
   decayed.bias_correction1 = 1.0 - std::pow(options_.beta1, static_cast<double>(num_steps_));
   decayed.bias_correction2_sqrt = std::sqrt(1.0 - std::pow(options_.beta2, static_cast<double>(num_steps_)));
+  if (Gpu* gpu = grads.empty() ? nullptr : gpu_of(grads.front())) {
+    return gpu_adamw(*gpu, parameters_, blocks_, grads, exp_avg_, exp_avg_sq_, options_.decay_all, decayed);
+  }
   kernels::AdamwCoefficients undecayed = decayed;
   undecayed.weight_decay = 0.0;
 

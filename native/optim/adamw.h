@@ -28,7 +28,8 @@ class AdamW {
   AdamW(std::span<Parameter> parameters, const AdamWOptions& options);
 
   // One update of every master with the gradient grads[i] * grad_scale (grad_scale: GradNorm::clip_scale). A gradient
-  // has its master's shape and dtype. Afterwards the model's refresh_compute_weights() is due.
+  // has its master's shape and dtype. Afterwards the model's refresh_compute_weights() is due,
+  // but on a GPU, where the compute weights are written along.
   void step(double lr, const std::vector<at::Tensor>& grads, double grad_scale);
 
   const AdamWOptions& options() const { return options_; }

@@ -1,9 +1,7 @@
 // Scoring: log-probs and entropies of given responses under the current weights, for old and reference log-probs.
-#include <ATen/ATen.h>
-
 #include <algorithm>
 
-#include "loss/fused_loss.h"
+#include "train/head_pass.h"
 #include "train/response_rows.h"
 #include "train/trainer.h"
 
@@ -15,6 +13,7 @@ Scores score(const Transformer& model, const PackedSequences& sequences, const s
   Scores scores{std::vector<float>(static_cast<size_t>(sequences.num_tokens())),
                 std::vector<float>(static_cast<size_t>(sequences.num_tokens()))};
   control->total = sequences.num_sequences();
+  HeadBuffers buffers;
   size_t first = 0;
   const size_t num_sequences = prompt_lengths.size();
   while (first < num_sequences) {
@@ -26,9 +25,8 @@ Scores score(const Transformer& model, const PackedSequences& sequences, const s
     for (size_t i = first; i <= last; ++i) part.offsets.push_back(sequences.offsets[i] - begin);
     const ResponseRows rows =
         response_rows(part, {prompt_lengths.begin() + static_cast<int64_t>(first), prompt_lengths.begin() + static_cast<int64_t>(last)});
-    const at::Tensor hidden_RH = model.hidden_states(part, control)
-                                     .index_select(0, at::tensor(rows.predictors, at::TensorOptions().dtype(at::kLong)));
-    const auto result = score_tokens(hidden_RH, model.head().compute, gather<int32_t>(part.ids, rows.tokens), temperature, control);
+    const TokenScores result = head_scores(model.hidden_states(part, control), model, rows.predictors,
+                                           gather<int32_t>(part.ids, rows.tokens), temperature, buffers, control);
     for (size_t r = 0; r < rows.tokens.size(); ++r) {
       const size_t t = static_cast<size_t>(begin + rows.tokens[r]);
       scores.log_probs[t] = static_cast<float>(result.log_probs[r]);

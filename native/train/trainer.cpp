@@ -14,10 +14,6 @@
 namespace archer {
 namespace {
 
-at::Tensor index_tensor(const std::vector<int64_t>& rows) {
-  return at::tensor(rows, at::TensorOptions().dtype(at::kLong));
-}
-
 bool has_own_master(const Parameter& parameter) {
   return parameter.master.data_ptr() != parameter.compute.data_ptr();
 }
@@ -70,15 +66,8 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
   loss_batch.denominators = batch.denominators;
 
   const at::Tensor hidden_TH = pass_.forward(batch.sequences, control);
-  const at::Tensor predictors_R = index_tensor(rows.predictors);
-  const at::Tensor hidden_RH = hidden_TH.index_select(0, predictors_R);
-  at::Tensor grad_RH = at::empty_like(hidden_RH);
-  at::Tensor grad_head_VH = head_index_ ? grads_[*head_index_] : at::Tensor();
-  const FusedLossResult loss = fused_loss(hidden_RH, model_->head().compute.detach(), loss_batch, options, grad_RH,
-                                          grad_head_VH, control, &loss_workspace_);
-
-  // A hidden state predicts one token, so the rows are distinct and index_copy_ loses nothing.
-  const at::Tensor grad_TH = at::zeros(hidden_TH.sizes(), grad_RH.options()).index_copy_(0, predictors_R, grad_RH);
+  const auto [loss, grad_TH] = head_pass(hidden_TH, *model_, rows.predictors, loss_batch, options,
+                                         head_index_ ? grads_[*head_index_] : at::Tensor(), head_buffers_, control);
   pass_.backward(grad_TH, grads_, control);
 
   return {loss.loss, loss.sums, scatter<float>(loss.log_probs, rows.tokens, num_tokens, 0.0f),
@@ -91,7 +80,7 @@ OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {
   const GradNorm norm = grad_norm(grads_, grad_clip);
   if (norm.finite) {
     adamw_.step(lr, grads_, norm.clip_scale);
-    model_->refresh_compute_weights();
+    if (model_->device().is_cpu()) model_->refresh_compute_weights();
   }
   zero_grad();
   return {norm.norm, !norm.finite};
@@ -103,7 +92,7 @@ void Trainer::zero_grad() {
 
 void Trainer::release_memory() {
   pass_.release();
-  loss_workspace_ = {};
+  head_buffers_ = {};
   return_freed_memory();
 }
 

@@ -13,9 +13,9 @@
 
 #include "core/job_control.h"
 #include "core/packed.h"
-#include "loss/fused_loss.h"
 #include "model/training_pass.h"
 #include "optim/adamw.h"
+#include "train/head_pass.h"
 
 namespace archer {
 
@@ -75,7 +75,7 @@ class Trainer {
   AdamW adamw_;
   std::vector<at::Tensor> grads_;  // one per trained parameter, the master's shape and dtype
   std::optional<size_t> head_index_;  // none: the head is frozen
-  LossWorkspace loss_workspace_;
+  HeadBuffers head_buffers_;
 };
 
 // Log-probs and entropies [T] of given sequences, in forwards of at most max_tokens tokens.
