@@ -6,7 +6,14 @@ import { addRolloutDiff, noRolloutDiff, type RolloutDiff } from '../algorithm/ro
 import type { Weights } from '../native/policy.js';
 import { runJob } from '../native/job.js';
 import type { Optimizer } from '../native/trainer.js';
-import type { Denominators, LossSums, NativeLossOptions, PackedBatch, PackedResponses, Scores } from '../native/types.js';
+import type {
+  Denominators,
+  LossSums,
+  NativeLossOptions,
+  PackedBatch,
+  PackedResponses,
+  Scores,
+} from '../native/types.js';
 import { packIds } from '../rollout/local-engine.js';
 import type { Sample } from './types.js';
 
