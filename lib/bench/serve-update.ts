@@ -4,6 +4,7 @@ import { buildInfo } from '../native/engine.js';
 import { Weights } from '../native/policy.js';
 import { Optimizer } from '../native/trainer.js';
 import type { NativeLossOptions, PackedBatch } from '../native/types.js';
+import { packIds } from '../rollout/local-engine.js';
 import { Meter, residentBytes } from './meter.js';
 import { randomSequences, readOptions, type Served, serve } from './serve.js';
 
@@ -65,18 +66,21 @@ async function make(): Promise<Served> {
 /** Old and reference log-probs lie beside the current ones, so that nearly every token has a gradient. */
 async function packed(weights: Weights, sequences: number[][], promptTokens: number): Promise<PackedBatch> {
   const count = sequences.length;
-  const length = sequences[0]!.length;
-  const ids = Int32Array.from(sequences.flat());
-  const offsets = Int32Array.from({ length: count + 1 }, (_, i) => i * length);
-  const promptLengths = new Int32Array(count).fill(promptTokens);
-  const now = await weights.score({ ids, offsets, promptLengths, temperature: 1, maxTokens: 1024 });
-  const responseTokens = count * (length - promptTokens);
+  const prompts = packIds(sequences.map((ids) => Int32Array.from(ids.slice(0, promptTokens))));
+  const responses = packIds(sequences.map((ids) => Int32Array.from(ids.slice(promptTokens))));
+  // Each has a prompt of its own: nothing is shared, as in the rival.
+  const apart = {
+    promptIds: prompts.ids,
+    promptOffsets: prompts.offsets,
+    responseIds: responses.ids,
+    responseOffsets: responses.offsets,
+    promptOf: Int32Array.from(sequences, (_, i) => i),
+  };
+  const now = await weights.score({ ...apart, temperature: 1 });
+  const responseTokens = responses.ids.length;
   return {
-    ids,
-    offsets,
-    promptLengths,
-    groupIds: new Int32Array(count),
-    lossMask: Uint8Array.from(ids, (_, t) => Number(t % length >= promptTokens)),
+    ...apart,
+    lossMask: new Uint8Array(responseTokens).fill(1),
     oldLogProbs: now.logProbs.map((logProb, t) => logProb - 0.05 * Math.sin(t)),
     oldEntropies: now.entropies.map((entropy, t) => Math.abs(entropy + 0.05 * Math.cos(t))),
     refLogProbs: now.logProbs.map((logProb, t) => logProb + 0.1 * Math.sin(3 * t)),

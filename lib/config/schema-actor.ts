@@ -147,7 +147,7 @@ export const actorOptions = {
   ppo_max_token_len: int(
     0,
     { min: 0 },
-    'Tokens in one forward and backward; a longer sequence goes alone. Replaces micro-batch sizes. 0: the memory plan decides.',
+    'Tokens in one forward and backward, where a prompt counts once for all its responses; a longer sequence goes alone. Replaces micro-batch sizes. 0: the memory plan decides.',
     { defaultText: '0: 4096, or fewer where memory is short' },
   ),
   grad_clip: num(1, { above: 0 }, 'Bound of the global gradient norm.', { aliases: ['max_grad_norm'] }),

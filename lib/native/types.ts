@@ -144,18 +144,24 @@ export interface Generation {
   numPreemptions: number;
 }
 
-export interface ScoreRequest {
-  ids: Int32Array;
-  offsets: Int32Array;
-  /** Int32[N]: tokens before it get 0 in the results. At least 1: the first token has nothing that predicts it. */
-  promptLengths: Int32Array;
+/** Responses and the prompts that they answer: M prompts, N responses, R response tokens. None of them is empty. */
+export interface PackedResponses {
+  promptIds: Int32Array;
+  promptOffsets: Int32Array;
+  /** Int32[R] */
+  responseIds: Int32Array;
+  responseOffsets: Int32Array;
+  /** Int32[N], ascending: the prompt that each response answers. A prompt is computed once for all its responses. */
+  promptOf: Int32Array;
+}
+
+/** Scored in one forward. */
+export interface ScoreRequest extends PackedResponses {
   temperature: number;
-  /** Tokens in one forward. */
-  maxTokens: number;
 }
 
 export interface Scores {
-  /** Float32[T], aligned with ids: logProbs[t] is that of ids[t]; 0 at prompt tokens. */
+  /** Float32[R], aligned with responseIds. */
   logProbs: Float32Array;
   entropies: Float32Array;
 }
@@ -192,16 +198,11 @@ export interface Denominators {
   lossTokens: number;
 }
 
-/** A micro-batch: whole sequences (prompt and response) with everything the objective needs. */
-export interface PackedBatch {
-  ids: Int32Array;
-  offsets: Int32Array;
-  promptLengths: Int32Array;
-  /** Int32[N]: which responses answer the same prompt. */
-  groupIds: Int32Array;
-  /** Uint8[T]: 1 at the tokens of the loss. */
+/** A micro-batch: whole responses with everything the objective needs. Those to one prompt are a group. */
+export interface PackedBatch extends PackedResponses {
+  /** Uint8[R]: 1 at the tokens of the loss. */
   lossMask: Uint8Array;
-  /** Float32[T] each, aligned with ids. refLogProbs only where a KL coefficient is not 0. */
+  /** Float32[R] each, aligned with responseIds. refLogProbs only where a KL coefficient is not 0. */
   oldLogProbs: Float32Array;
   oldEntropies?: Float32Array;
   refLogProbs?: Float32Array;
@@ -243,7 +244,7 @@ export interface MicroBatchResult {
   pgLoss: number;
   klLoss: number;
   sums: LossSums;
-  /** Aligned with ids. classes: 0 knowledge, 1 reasoning, 255 not in the loss. */
+  /** Aligned with responseIds. classes: 0 knowledge, 1 reasoning, 255 not in the loss. */
   logProbs: Float32Array;
   entropies: Float32Array;
   classes: Uint8Array;
@@ -255,7 +256,7 @@ export interface MemoryRequest {
   lora?: LoraOptions | undefined;
   dtype: ComputeDtype;
   numThreads: number;
-  /** Tokens of the largest micro-batch. */
+  /** Tokens that the largest micro-batch computes. */
   microBatchTokens: number;
   gradientCheckpointing: boolean;
   /** Of all prompts that are sampled together. */

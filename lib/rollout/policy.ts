@@ -119,10 +119,26 @@ export class Policy implements Disposable, AsyncDisposable {
     ids: ArrayLike<number>,
     options: JobOptions & { temperature?: number; promptLength?: number } = {},
   ): Promise<{ logProbs: Float32Array; entropies: Float32Array }> {
-    const packed = packIds([Int32Array.from(ids)]);
     const { temperature = 1, promptLength = 1 } = options;
-    const request = { ...packed, promptLengths: Int32Array.of(promptLength), temperature, maxTokens: ids.length };
-    return this.weights.score(request, options);
+    const all = Int32Array.from(ids);
+    const [prompt, response] = [packIds([all.subarray(0, promptLength)]), packIds([all.subarray(promptLength)])];
+    const scores = await this.weights.score(
+      {
+        promptIds: prompt.ids,
+        promptOffsets: prompt.offsets,
+        responseIds: response.ids,
+        responseOffsets: response.offsets,
+        promptOf: Int32Array.of(0),
+        temperature,
+      },
+      options,
+    );
+    const aligned = (values: Float32Array) => {
+      const result = new Float32Array(all.length);
+      result.set(values, promptLength);
+      return result;
+    };
+    return { logProbs: aligned(scores.logProbs), entropies: aligned(scores.entropies) };
   }
 
   dispose(): void {

@@ -15,7 +15,7 @@ export interface ExperienceContext {
   reference: Weights | undefined;
   /** Old log-probs and entropies by a forward pass, not as sampled. */
   recomputeOldLogProbs: boolean;
-  /** Tokens of one forward pass. */
+  /** Tokens that one forward pass computes. */
   maxTokenLen: number;
   stopwatch: Stopwatch;
   signal: AbortSignal;

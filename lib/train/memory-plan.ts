@@ -19,7 +19,7 @@ export interface MemoryPart {
 export interface MemoryChoices {
   dtype: 'float32' | 'bfloat16';
   gradientCheckpointing: boolean;
-  /** Tokens of a micro-batch, and of a scoring pass. */
+  /** Tokens that a micro-batch computes, and a scoring pass. */
   microBatchTokens: number;
   /** 0: the cache grows as it must. */
   kvBudgetBytes: number;
@@ -124,13 +124,15 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
   const longestSequence = longestPrompt + choices.maxResponseLength;
   const promptTokens = Math.max(...rounds.map(({ lengths }) => lengths.reduce((sum, length) => sum + length, 0)));
   const responses = config.data.train_batch_size * config.rollout.n;
+  // A prompt is computed once for the responses to it.
+  const stepTokens = config.data.train_batch_size * longestPrompt + responses * choices.maxResponseLength;
   const parts = job.partsOf({
     config: model,
     lora: loraOptions(config),
     dtype: choices.dtype,
     numThreads,
     // A step may have fewer tokens than a micro-batch takes, and a sequence more.
-    microBatchTokens: Math.max(longestSequence, Math.min(choices.microBatchTokens, responses * longestSequence)),
+    microBatchTokens: Math.max(longestSequence, Math.min(choices.microBatchTokens, stepTokens)),
     gradientCheckpointing: choices.gradientCheckpointing,
     promptTokens,
     longestSequence,

@@ -1,12 +1,19 @@
-// The update of one step: ppo_epochs × mini-batches; for each, micro-batches of whole sequences under one set of
+// The update of one step: ppo_epochs × mini-batches; for each, micro-batches of whole responses under one set of
 // denominators, then one optimizer step (archer.md 4 and 6). Any packing gives the same gradients up to rounding.
 import { drawMiniBatches } from '../algorithm/mini-batches.js';
-import { packSequences } from '../algorithm/packing.js';
+import { type GroupLengths, packGroups } from '../algorithm/packing.js';
 import { addRolloutDiff, noRolloutDiff, type RolloutDiff } from '../algorithm/rollout-diff.js';
 import type { Weights } from '../native/policy.js';
 import { runJob } from '../native/job.js';
 import type { Optimizer } from '../native/trainer.js';
-import type { Denominators, LossSums, NativeLossOptions, PackedBatch } from '../native/types.js';
+import type {
+  Denominators,
+  LossSums,
+  NativeLossOptions,
+  PackedBatch,
+  PackedResponses,
+  Scores,
+} from '../native/types.js';
 import { packIds } from '../rollout/local-engine.js';
 import type { Sample } from './types.js';
 
@@ -17,7 +24,7 @@ export interface UpdateOptions {
   ppoEpochs: number;
   /** In prompts (groups). */
   miniBatchSize: number;
-  /** Tokens of one micro-batch. */
+  /** Tokens that one micro-batch computes. */
   maxTokenLen: number;
   lr: number;
   gradClip: number;
@@ -63,8 +70,7 @@ export async function updatePolicy(samples: Sample[], options: UpdateOptions): P
       const thresholds = await fixedThresholds(miniBatch, options);
       const isFirst = result.miniBatches.length === 0;
       const outcome = { loss: 0, pgLoss: 0, klLoss: 0, sums: [] as LossSums[] };
-      const lengths = miniBatch.map((sample) => sample.prompt.ids.length + sample.response.ids.length);
-      for (const members of packSequences(lengths, options.maxTokenLen)) {
+      for (const members of microBatches(miniBatch, options.maxTokenLen)) {
         const part = members.map((member) => miniBatch[member] as Sample);
         const batch = packBatch(part, denominators);
         if (thresholds) batch.thresholds = Float64Array.from(members, (member) => thresholds[member] as number);
@@ -74,8 +80,7 @@ export async function updatePolicy(samples: Sample[], options: UpdateOptions): P
         outcome.klLoss += micro.klLoss;
         outcome.sums.push(micro.sums);
         part.forEach((sample, i) => {
-          const begin = (batch.offsets[i] as number) + sample.prompt.ids.length;
-          const end = batch.offsets[i + 1] as number;
+          const [begin, end] = [batch.responseOffsets[i] as number, batch.responseOffsets[i + 1] as number];
           if (isFirst && sample.inLoss) {
             addRolloutDiff(result.rolloutDiff, sample.response.logProbs, micro.logProbs.subarray(begin, end));
           }
@@ -100,6 +105,16 @@ function groupSamples(samples: Sample[]): Sample[][] {
   return groups;
 }
 
+/** Indices into `samples`, which stand group by group, of the micro-batches. */
+function microBatches(samples: Sample[], maxTokens: number): number[][] {
+  const groups: GroupLengths[] = [];
+  samples.forEach((sample, i) => {
+    if (sample.group !== samples[i - 1]?.group) groups.push({ prompt: sample.prompt.ids.length, responses: [] });
+    groups.at(-1)?.responses.push(sample.response.ids.length);
+  });
+  return packGroups(groups, maxTokens);
+}
+
 /** Those of the whole mini-batch. A response without loss tokens counts among the sequences. */
 export function denominatorsOf(samples: Sample[]): Denominators {
   const tokens = samples.reduce((sum, sample) => sum + sample.response.ids.length, 0);
@@ -107,36 +122,41 @@ export function denominatorsOf(samples: Sample[]): Denominators {
   return { sequences: samples.length, tokens, lossTokens };
 }
 
-/** Samples end to end as the native door wants them. */
-export function packBatch(samples: Sample[], denominators: Denominators): PackedBatch {
-  const { ids, offsets } = packIds(samples.map((sample) => concatIds(sample.prompt.ids, sample.response.ids)));
+/** Responses end to end as the native door wants them, and the prompt of each group among them. */
+function packResponses(samples: Sample[]): PackedResponses {
+  const firsts = samples.filter((sample, i) => sample.group !== samples[i - 1]?.group);
+  const prompts = packIds(firsts.map((sample) => sample.prompt.ids));
+  const responses = packIds(samples.map((sample) => sample.response.ids));
+  const promptOf = new Map(firsts.map((sample, i) => [sample.group, i]));
+  return {
+    promptIds: prompts.ids,
+    promptOffsets: prompts.offsets,
+    responseIds: responses.ids,
+    responseOffsets: responses.offsets,
+    promptOf: Int32Array.from(samples, (sample) => promptOf.get(sample.group) as number),
+  };
+}
+
+function packBatch(samples: Sample[], denominators: Denominators): PackedBatch {
+  const packed = packResponses(samples);
+  const tokens = packed.responseIds.length;
   const batch: PackedBatch = {
-    ids,
-    offsets,
-    promptLengths: Int32Array.from(samples, (sample) => sample.prompt.ids.length),
-    groupIds: Int32Array.from(samples, (sample) => sample.group),
-    lossMask: new Uint8Array(ids.length),
-    oldLogProbs: new Float32Array(ids.length),
-    oldEntropies: new Float32Array(ids.length),
+    ...packed,
+    lossMask: new Uint8Array(tokens),
+    oldLogProbs: new Float32Array(tokens),
+    oldEntropies: new Float32Array(tokens),
     advantages: Float32Array.from(samples, (sample) => sample.advantage),
     denominators,
   };
-  if (samples.some((sample) => sample.refLogProbs)) batch.refLogProbs = new Float32Array(ids.length);
+  if (samples.some((sample) => sample.refLogProbs)) batch.refLogProbs = new Float32Array(tokens);
   samples.forEach((sample, i) => {
-    const begin = (offsets[i] as number) + sample.prompt.ids.length;
-    if (sample.inLoss) batch.lossMask.fill(1, begin, offsets[i + 1]);
+    const begin = packed.responseOffsets[i] as number;
+    if (sample.inLoss) batch.lossMask.fill(1, begin, packed.responseOffsets[i + 1]);
     batch.oldLogProbs.set(sample.oldLogProbs, begin);
     batch.oldEntropies?.set(sample.oldEntropies, begin);
     if (sample.refLogProbs) batch.refLogProbs?.set(sample.refLogProbs, begin);
   });
   return batch;
-}
-
-export function concatIds(first: Int32Array, second: Int32Array): Int32Array {
-  const ids = new Int32Array(first.length + second.length);
-  ids.set(first);
-  ids.set(second, first.length);
-  return ids;
 }
 
 /**
@@ -170,25 +190,28 @@ async function fixedThresholds(samples: Sample[], options: UpdateOptions): Promi
   );
 }
 
-/** Log-probs and entropies of the samples' response tokens under some weights. */
+/** Log-probs and entropies of the samples' response tokens under some weights; samples stand group by group. */
 export async function scoreSamples(
   weights: Weights,
-  samples: Pick<Sample, 'prompt' | 'response'>[],
+  samples: Sample[],
   temperature: number,
   maxTokens: number,
   job: { signal?: AbortSignal | undefined; onProgress?: ((done: number, total: number) => void) | undefined } = {},
-): Promise<{ logProbs: Float32Array; entropies: Float32Array }[]> {
-  if (samples.length === 0) return [];
-  const { ids, offsets } = packIds(samples.map((sample) => concatIds(sample.prompt.ids, sample.response.ids)));
-  const promptLengths = Int32Array.from(samples, (sample) => sample.prompt.ids.length);
-  const scores = await weights.score({ ids, offsets, promptLengths, temperature, maxTokens }, job);
-  return samples.map((sample, i) => {
-    const begin = (offsets[i] as number) + sample.prompt.ids.length;
-    return {
-      logProbs: scores.logProbs.slice(begin, offsets[i + 1]),
-      entropies: scores.entropies.slice(begin, offsets[i + 1]),
-    };
-  });
+): Promise<Scores[]> {
+  const { signal, onProgress } = job;
+  const results: Scores[] = [];
+  let done = 0;
+  for (const members of microBatches(samples, maxTokens)) {
+    const packed = packResponses(members.map((member) => samples[member] as Sample));
+    const { logProbs, entropies } = await weights.score({ ...packed, temperature }, { signal });
+    members.forEach((member, i) => {
+      const [begin, end] = [packed.responseOffsets[i] as number, packed.responseOffsets[i + 1] as number];
+      results[member] = { logProbs: logProbs.slice(begin, end), entropies: entropies.slice(begin, end) };
+    });
+    done += members.length;
+    onProgress?.(done, samples.length);
+  }
+  return results;
 }
 
 function countFlips(

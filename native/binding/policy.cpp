@@ -56,6 +56,11 @@ std::vector<std::string> texts(const Napi::Object& object, const char* key) {
 
 }  // namespace
 
+PackedResponses packed_responses(const Napi::Object& object) {
+  return {packed(object, "promptIds", "promptOffsets"), packed(object, "responseIds", "responseOffsets"),
+          array<int32_t>(object, "promptOf")};
+}
+
 Lora lora_options(const Napi::Object& request) {
   if (request.Get("lora").IsUndefined()) return {};
   const Napi::Object lora = object(request.Get("lora"), "lora");
@@ -206,13 +211,11 @@ Napi::Value PolicyObject::generate(const Napi::CallbackInfo& info) {
 Napi::Value PolicyObject::score(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const Napi::Object request = object(info[0], "request");
-    auto sequences = packed(request, "ids", "offsets");
-    auto prompt_lengths = array<int32_t>(request, "promptLengths");
+    auto responses = packed_responses(request);
     const double temperature = number(request, "temperature");
-    const int64_t max_tokens = integer(request, "maxTokens");
     const auto control = control_argument(info, 1);
     return jobs_->run(info.Env(), control, [=, model = model()]() -> MakeResult {
-      auto scores = std::make_shared<Scores>(archer::score(*model, sequences, prompt_lengths, temperature, max_tokens, control.get()));
+      auto scores = std::make_shared<Scores>(archer::score(*model, responses, temperature, control.get()));
       return [scores](Napi::Env env) -> Napi::Value {
         Napi::Object object = Napi::Object::New(env);
         object.Set("logProbs", to_js(env, scores->log_probs));

@@ -7,12 +7,14 @@
 
 #include "binding/engine.h"
 #include "model/transformer.h"
+#include "train/response_rows.h"
 
 namespace archer::binding {
 
-// lib/native/types.ts: NativeModelConfig, ComputeDtype, LoraOptions
+// lib/native/types.ts: NativeModelConfig, ComputeDtype, PackedResponses, LoraOptions
 ModelConfig model_config(const Napi::Object& object);
 at::ScalarType compute_dtype(const std::string& name);
+PackedResponses packed_responses(const Napi::Object& object);
 // LoraOptions under `lora`; no adapters where it is absent.
 Lora lora_options(const Napi::Object& request);
 

@@ -13,9 +13,7 @@ namespace {
 
 TrainBatch train_batch(const Napi::Object& object) {
   TrainBatch batch;
-  batch.sequences = packed(object, "ids", "offsets");
-  batch.prompt_lengths = array<int32_t>(object, "promptLengths");
-  batch.group_ids = array<int32_t>(object, "groupIds");
+  batch.packed = packed_responses(object);
   batch.loss_mask = array<uint8_t>(object, "lossMask");
   batch.old_log_probs = array<float>(object, "oldLogProbs");
   batch.old_entropies = optional_array<float>(object, "oldEntropies");

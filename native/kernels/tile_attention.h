@@ -18,7 +18,7 @@ constexpr int64_t kQueryTile = 16;  // queries of a tile: (token, head) pairs, t
 
 struct TileAttention {
   const uint16_t* query;                             // [tokens, G, D] from position `begin` on
-  const uint16_t *keys, *values;                     // [positions, D] from position 0 on
+  const uint16_t *keys, *values;                     // [positions, D] from position 0 on, or from `prefix` on
   uint16_t* out;                                     // as query
   float* logsumexp;                                  // [tokens, G], natural; or null
   int64_t query_stride, key_stride, lse_stride;      // elements from one token to the next: of query and out, of keys and
@@ -29,6 +29,9 @@ struct TileAttention {
   // Where keys and values lie in pages: block i of positions begins at element pages[i] * page_stride of each. Null: in one piece.
   const int32_t* pages = nullptr;
   int64_t page_stride = 0;
+  // A sequence that continues another one: the keys and values of its first `prefix` positions stand there. Not with pages.
+  int64_t prefix = 0;
+  const uint16_t *prefix_keys = nullptr, *prefix_values = nullptr;
   int64_t following = 0;  // element of keys and values at which the caller's next job begins: fetched while this one ends
 };
 

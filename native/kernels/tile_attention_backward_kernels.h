@@ -18,7 +18,7 @@ inline void gather_rows(const TileAttentionBackward& job, int64_t begin, int64_t
     const int64_t token = row / job.group, head = row % job.group;
     s.token[row] = static_cast<int32_t>(token);
     const bool there = token < tokens;
-    const int64_t at = (begin + token) * job.query_stride + head * job.head_dim;
+    const int64_t at = (begin - job.prefix + token) * job.query_stride + head * job.head_dim;
     __m512 delta = _mm512_setzero_ps();
     for (int64_t d = 0; d < s.columns; d += kTile) {
       const __mmask32 columns = there ? first_columns(job.head_dim - d) : 0u;
@@ -30,7 +30,7 @@ inline void gather_rows(const TileAttentionBackward& job, int64_t begin, int64_t
       _mm512_storeu_si512(s.query_rows + row * s.columns + d, _mm512_maskz_loadu_epi16(columns, job.query + at + d));
     }
     s.delta[row] = _mm512_reduce_add_ps(delta);
-    s.logsumexp[row] = there ? job.logsumexp[(begin + token) * job.lse_stride + head] * 1.44269504f : 0.0f;
+    s.logsumexp[row] = there ? job.logsumexp[(begin - job.prefix + token) * job.lse_stride + head] * 1.44269504f : 0.0f;
   }
   for (const auto& [states, pairs, columns] : {std::tuple{s.query_rows, s.query_pairs, s.query_columns},
                                                std::tuple{s.dout_rows, s.dout_pairs, s.dout_columns}}) {
@@ -80,7 +80,8 @@ inline void write_dquery(const TileAttentionBackward& job, int64_t begin, int64_
       transpose16(lines);
       const __mmask16 there = static_cast<__mmask16>(first_columns(job.head_dim - d));
       for (int64_t i = 0; i < 16 && row + i < rows; ++i) {
-        float* line = job.dquery + (begin + (row + i) / job.group) * job.query_stride + (row + i) % job.group * job.head_dim + d;
+        const int64_t token = begin - job.prefix + (row + i) / job.group;
+        float* line = job.dquery + token * job.query_stride + (row + i) % job.group * job.head_dim + d;
         _mm512_mask_storeu_ps(line, there, _mm512_castsi512_ps(lines[i]));
       }
     }
@@ -88,14 +89,24 @@ inline void write_dquery(const TileAttentionBackward& job, int64_t begin, int64_
 }
 
 inline void write_dkeys(const TileAttentionBackward& job, const BackwardScratch& s) {
-  for (int64_t t = 0; t < job.length; ++t) {
+  for (int64_t d = 0; d < s.columns; d += 16) {
+    const __mmask16 there = static_cast<__mmask16>(first_columns(job.head_dim - d));
+    const auto add = [&](const float* sums, float* line) {
+      _mm512_mask_storeu_ps(line, there, _mm512_add_ps(_mm512_maskz_loadu_ps(there, line), _mm512_load_ps(sums)));
+    };
+    for (int64_t t = 0; t < job.prefix; ++t) {
+      add(s.dkeys + t * s.columns + d, job.prefix_dkeys + t * job.key_stride + d);
+      add(s.dvalues + t * s.columns + d, job.prefix_dvalues + t * job.key_stride + d);
+    }
+  }
+  for (int64_t t = job.prefix; t < job.length; ++t) {
     for (int64_t d = 0; d < s.columns; d += kTile) {
       const __mmask32 there = first_columns(job.head_dim - d);
       const float *dk = s.dkeys + t * s.columns + d, *dv = s.dvalues + t * s.columns + d;
-      float* line = job.dkeys + t * job.key_stride + d;
-      _mm512_mask_storeu_ps(line, static_cast<__mmask16>(there), _mm512_load_ps(dk));
-      _mm512_mask_storeu_ps(line + 16, static_cast<__mmask16>(there >> 16), _mm512_load_ps(dk + 16));
-      _mm512_mask_storeu_epi16(job.dvalues + t * job.key_stride + d, there, narrow(_mm512_load_ps(dv), _mm512_load_ps(dv + 16)));
+      const int64_t at = (t - job.prefix) * job.key_stride + d;
+      _mm512_mask_storeu_ps(job.dkeys + at, static_cast<__mmask16>(there), _mm512_load_ps(dk));
+      _mm512_mask_storeu_ps(job.dkeys + at + 16, static_cast<__mmask16>(there >> 16), _mm512_load_ps(dk + 16));
+      _mm512_mask_storeu_epi16(job.dvalues + at, there, narrow(_mm512_load_ps(dv), _mm512_load_ps(dv + 16)));
     }
   }
 }
@@ -142,22 +153,27 @@ void attention_backward(const TileAttentionBackward& job, float* scratch) {
   const int64_t positions = (job.length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
   std::memset(s.dkeys, 0, static_cast<size_t>(positions * s.columns) * sizeof(float));
   std::memset(s.dvalues, 0, static_cast<size_t>(positions * s.columns) * sizeof(float));
+  const Lines all_keys{job.prefix_keys, job.keys, job.prefix, job.key_stride};
+  const Lines all_values{job.prefix_values, job.values, job.prefix, job.key_stride};
+  const auto block_of = [&](const Lines& lines, int64_t first, uint16_t* copy) {
+    const int64_t count = job.length - first < kKeyBlock ? job.length - first : kKeyBlock, in_lines = lines.in_one_piece(first);
+    const bool whole = count == kKeyBlock && in_lines == kKeyBlock && s.columns == job.head_dim;
+    return keys_to_read({lines.at(first), job.key_stride, count, job.head_dim, nullptr, nullptr, 0, in_lines, lines.own}, whole,
+                        s.columns, copy);
+  };
   typename Tiles::Session session;
-  for (int64_t begin = 0; begin < job.length; begin += kKeyBlock) {
+  int64_t num_transposed = 0;  // keys, in whole blocks
+  for (int64_t begin = job.prefix; begin < job.length; begin += kKeyBlock) {
     const int64_t tokens = job.length - begin < kKeyBlock ? job.length - begin : kKeyBlock;
     gather_rows(job, begin, tokens, s);
     std::memset(s.dquery, 0, static_cast<size_t>(s.row_tiles * kTile * s.columns) * sizeof(float));
-    for (int64_t first = 0; first <= begin; first += kKeyBlock) {
-      const int64_t count = job.length - first < kKeyBlock ? job.length - first : kKeyBlock;
-      const bool whole = count == kKeyBlock && s.columns == job.head_dim;
-      const auto block_of = [&](const uint16_t* lines, uint16_t* copy) {
-        const uint16_t* block = lines + first * job.key_stride;
-        return keys_to_read({block, job.key_stride, count, job.head_dim, nullptr, nullptr, 0}, whole, s.columns, copy);
-      };
-      const HeadBlock keys = block_of(job.keys, s.keys), values = block_of(job.values, s.values);
+    for (int64_t first = 0; first < begin + tokens; first += kKeyBlock) {
+      const HeadBlock keys = block_of(all_keys, first, s.keys), values = block_of(all_values, first, s.values);
       uint16_t* transposed = s.keys_transposed + first * s.columns;
-      // A block of keys is first seen by its own stretch.
-      if (first == begin) transpose({keys.rows, kKeyBlock, s.columns, keys.stride}, 0, kKeyTiles, transposed);
+      if (first == num_transposed) {
+        transpose({keys.rows, kKeyBlock, s.columns, keys.stride}, 0, kKeyTiles, transposed);
+        num_transposed += kKeyBlock;
+      }
       visit_back<Tiles>(keys, values, transposed, first - begin, job.scale, s, s.dkeys + first * s.columns,
                         s.dvalues + first * s.columns);
     }

@@ -54,20 +54,36 @@ inline void start(const TileAttention& job, const QueryTile& tile, int64_t colum
   _mm512_store_ps(tile.largest, _mm512_set1_ps(-__builtin_inff()));
 }
 
-// 64 lines of keys or of values; `whole`: all are there, and D is a number of whole blocks.
+// 64 lines of keys or of values; `whole`: all are there in one piece, and D is a number of whole blocks.
 struct LineBlock {
   const uint16_t* lines;
   int64_t stride, count, head_dim;
   const uint16_t *next, *following;  // the block behind it, and what is read after that
   int64_t next_count;
+  int64_t in_lines = kKeyBlock;      // so many stand in `lines`, the others in `rest`: where a prefix ends within the block
+  const uint16_t* rest = nullptr;
+};
+
+// Where a sequence's lines stand: those of its first `prefix` positions, and the others.
+struct Lines {
+  const uint16_t *prefix_lines, *own;
+  int64_t prefix, stride;
+  const uint16_t* at(int64_t position) const {
+    return position < prefix ? prefix_lines + position * stride : own + (position - prefix) * stride;
+  }
+  // How many lines of the block of positions that begins with `first` stand in one piece.
+  int64_t in_one_piece(int64_t first) const {
+    const int64_t left = prefix - first;
+    return 0 < left && left < kKeyBlock ? left : kKeyBlock;
+  }
 };
 
 // Columns d .. d + 31 of line j, zeros where there is nothing (whose infinities times our zeros were NaN).
 template <bool whole>
 inline __m512i line_of(const LineBlock& block, int64_t j, int64_t d) {
-  const uint16_t* line = block.lines + j * block.stride + d;
-  if (whole) return _mm512_loadu_si512(line);
-  return _mm512_maskz_loadu_epi16(j < block.count ? first_columns(block.head_dim - d) : 0u, line);
+  if (whole) return _mm512_loadu_si512(block.lines + j * block.stride + d);
+  const uint16_t* line = j < block.in_lines ? block.lines + j * block.stride : block.rest + (j - block.in_lines) * block.stride;
+  return _mm512_maskz_loadu_epi16(j < block.count ? first_columns(block.head_dim - d) : 0u, line + d);
 }
 
 // Decoding does little per line: the 64 lines behind this block are fetched from memory meanwhile.
@@ -209,11 +225,6 @@ inline void finish(const TileAttention& job, const QueryTile& tile, int64_t colu
   });
 }
 
-// Elements before the line of position `first`, which begins a block.
-inline int64_t block_offset(const TileAttention& job, int64_t first) {
-  return job.pages ? job.pages[first / kKeyBlock] * job.page_stride : first * job.key_stride;
-}
-
 template <class Tiles>
 void attention(const TileAttention& job, float* scratch) {
   const int64_t columns = tile_blocks(job.head_dim) * kTile, rows = (job.end - job.begin) * job.group;
@@ -228,15 +239,21 @@ void attention(const TileAttention& job, float* scratch) {
   const bool reads_keys = Tiles::kReadsKeys && tiles == 1;
   if (reads_keys) pair_query(query_tile(states, 0, columns, rows).query, columns, query_pairs);
   typename Tiles::Session session;
+  const Lines all_keys{job.prefix_keys, job.keys, job.prefix, job.key_stride};
+  const Lines all_values{job.prefix_values, job.values, job.prefix, job.key_stride};
   for (int64_t first = 0; first < job.end; first += kKeyBlock) {
     const int64_t left = job.end - first, count = left < kKeyBlock ? left : kKeyBlock;
     const int64_t next_left = left - count, next_count = next_left < kKeyBlock ? next_left : kKeyBlock;
-    const int64_t at = block_offset(job, first), next = next_count > 0 ? block_offset(job, first + kKeyBlock) : at;
-    const LineBlock key_lines{job.keys + at, job.key_stride, count, job.head_dim,
-                              job.keys + next, job.keys + job.following, next_count};
-    const LineBlock value_lines{job.values + at, job.key_stride, count, job.head_dim,
-                                job.values + next, job.values + job.following, next_count};
-    const bool whole = count == kKeyBlock && columns == job.head_dim;
+    const int64_t in_lines = all_keys.in_one_piece(first);
+    const auto block_of = [&](const Lines& lines) {
+      const auto at = [&](int64_t position) {
+        return job.pages ? lines.own + job.pages[position / kKeyBlock] * job.page_stride : lines.at(position);
+      };
+      return LineBlock{at(first), job.key_stride, count, job.head_dim, at(next_count > 0 ? first + kKeyBlock : first),
+                       lines.own + job.following, next_count, in_lines, lines.own};
+    };
+    const LineBlock key_lines = block_of(all_keys), value_lines = block_of(all_values);
+    const bool whole = count == kKeyBlock && in_lines == kKeyBlock && columns == job.head_dim;
     if (reads_keys) {
       if constexpr (Tiles::kReadsKeys) {
         alignas(64) float z[kKeyBlock * kQueryTile];

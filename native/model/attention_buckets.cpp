@@ -13,7 +13,11 @@ AttentionPlan::AttentionPlan(const PackedSequences& sequences) {
   const std::vector<int32_t>& offsets = sequences.offsets;
   std::vector<int64_t> order(sequences.num_sequences());
   std::iota(order.begin(), order.end(), 0);
-  const auto length = [&](int64_t i) -> int64_t { return offsets[i + 1] - offsets[i]; };
+  const auto length = [&](int64_t i) { return sequences.length(i); };
+  const auto row = [&](int64_t i) -> Row {
+    const int64_t parent = sequences.parent(i);
+    return {offsets[i], length(i), parent < 0 ? 0 : offsets[parent], sequences.first_position(i)};
+  };
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
   int64_t tokens = 0;
   for (const int64_t i : order) {
@@ -22,9 +26,21 @@ AttentionPlan::AttentionPlan(const PackedSequences& sequences) {
       buckets.push_back({length(i), {}});
       tokens = 0;
     }
-    buckets.back().rows.push_back({offsets[i], length(i)});
+    buckets.back().rows.push_back(row(i));
     tokens += length(i);
   }
+  for (int64_t i = 0; i < sequences.num_sequences(); ++i) {
+    const int64_t parent = sequences.parent(i);
+    if (parent < 0) continue;
+    if (sequences.parent(i - 1) != parent) families.push_back({offsets[parent], length(parent), {}});
+    families.back().children.push_back(row(i));
+  }
+}
+
+std::vector<AttentionPlan::Row> AttentionPlan::rows() const {
+  std::vector<Row> all;
+  for (const Bucket& bucket : buckets) all.insert(all.end(), bucket.rows.begin(), bucket.rows.end());
+  return all;
 }
 
 at::Tensor pad(const at::Tensor& packed, const AttentionPlan::Bucket& bucket, int64_t head_dim) {
@@ -35,7 +51,7 @@ at::Tensor pad(const at::Tensor& packed, const AttentionPlan::Bucket& bucket, in
   char* target = static_cast<char*>(padded.mutable_data_ptr());
   at::parallel_for(0, n, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto [offset, length] = bucket.rows[i];
+      const int64_t offset = bucket.rows[i].offset, length = bucket.rows[i].length;
       char* row = target + i * bucket.length * token;
       std::memcpy(row, source + offset * token, length * token);
       std::memset(row + length * token, 0, (bucket.length - length) * token);
@@ -51,10 +67,14 @@ void unpad(const at::Tensor& dense, const AttentionPlan::Bucket& bucket, const a
   char* target = static_cast<char*>(packed.mutable_data_ptr());
   at::parallel_for(0, static_cast<int64_t>(bucket.rows.size()), 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto [offset, length] = bucket.rows[i];
+      const int64_t offset = bucket.rows[i].offset, length = bucket.rows[i].length;
       std::memcpy(target + offset * token, source + i * bucket.length * token, length * token);
     }
   });
+}
+
+at::Tensor view_tokens(const at::Tensor& packed, int64_t offset, int64_t count, int64_t head_dim) {
+  return packed.narrow(0, offset, count).view({1, count, packed.size(1) / head_dim, head_dim}).transpose(1, 2);
 }
 
 }  // namespace archer

@@ -6,6 +6,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/attention.h"
 #include "core/profile.h"
@@ -25,10 +26,25 @@ void check_offsets(const PackedSequences& sequences) {
   }
 }
 
+void check_parents(const PackedSequences& sequences) {
+  const std::vector<int32_t>& parents = sequences.parents;
+  require(parents.empty() || parents.size() + 1 == sequences.offsets.size(), kShape, "parents needs one entry per sequence");
+  int32_t last = -1;
+  for (size_t i = 0; i < parents.size(); ++i) {
+    const int32_t parent = parents[i];
+    if (parent < 0) continue;
+    require(parent < static_cast<int32_t>(i) && parents[parent] < 0, kShape,
+            "sequence " + std::to_string(i) + " continues " + std::to_string(parent) + ", which must stand before it and continue nothing");
+    require(parent >= last && (parent > last || parents[i - 1] == parent), kShape,
+            "the sequences that continue " + std::to_string(parent) + " must stand together, in the order of what they continue");
+    last = parent;
+  }
+}
+
 int64_t longest(const PackedSequences& sequences) {
   int64_t length = 0;
-  for (size_t i = 0; i + 1 < sequences.offsets.size(); ++i) {
-    length = std::max<int64_t>(length, sequences.offsets[i + 1] - sequences.offsets[i]);
+  for (int64_t i = 0; i < sequences.num_sequences(); ++i) {
+    length = std::max(length, sequences.first_position(i) + sequences.length(i));
   }
   return length;
 }
@@ -36,8 +52,9 @@ int64_t longest(const PackedSequences& sequences) {
 at::Tensor positions_of(const PackedSequences& sequences) {
   at::Tensor positions_T = at::empty({sequences.num_tokens()}, at::kInt);
   int32_t* target = positions_T.mutable_data_ptr<int32_t>();
-  for (size_t i = 0; i + 1 < sequences.offsets.size(); ++i) {
-    for (int32_t t = sequences.offsets[i]; t < sequences.offsets[i + 1]; ++t) target[t] = t - sequences.offsets[i];
+  for (int64_t i = 0; i < sequences.num_sequences(); ++i) {
+    const int32_t begin = sequences.offsets[i];
+    std::iota(target + begin, target + sequences.offsets[i + 1], static_cast<int32_t>(sequences.first_position(i)));
   }
   return positions_T;
 }
@@ -66,6 +83,7 @@ at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
 
 Rotation Transformer::rotation_of(const PackedSequences& sequences) const {
   check_offsets(sequences);
+  check_parents(sequences);
   check_ids(sequences.ids);
   rope_.reserve(longest(sequences));
   return {rope_.cosine(), rope_.sine(), positions_of(sequences).to(device_)};

@@ -1,5 +1,6 @@
-// Causal self-attention inside every sequence of a pack; grouped key/value heads. bfloat16 runs through our own tiles where the
-// processor has them (kernels/tile_attention.h): the same bits as in decoding. Else on libtorch's CPU flash kernel.
+// Causal self-attention inside every sequence of a pack, and from what continues a sequence to that one; grouped key/value heads.
+// bfloat16 runs through our own tiles where the processor has them (kernels/tile_attention.h): the same bits as in decoding. Else on
+// libtorch's CPU flash kernel.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -20,7 +21,7 @@ void packed_attention_backward(const at::Tensor& dout, const at::Tensor& q, cons
                                const JobControl* control, const at::Tensor& wide_dq, const at::Tensor& wide_dk,
                                const at::Tensor& dv);
 
-// Elements per token, of the compute dtype, in the copies that attention makes of its operands; 0 in tiles of our own.
+// Elements per token, of the compute dtype, in what attention holds beside its operands and results.
 // q, kv: elements per token of the queries, and of the keys and values together.
 struct AttentionCopies {
   int64_t forward = 0, backward = 0;

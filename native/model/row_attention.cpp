@@ -14,8 +14,8 @@ namespace archer {
 
 void row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan, int64_t head_dim,
                    const JobControl* control, const at::Tensor& out) {
-  std::vector<AttentionPlan::Row> rows;
-  for (const AttentionPlan::Bucket& bucket : plan.buckets) rows.insert(rows.end(), bucket.rows.begin(), bucket.rows.end());
+  require(plan.families.empty(), kInternal, "attention row by row knows no sequences that continue others");
+  const std::vector<AttentionPlan::Row> rows = plan.rows();
   const int64_t q_size = q.size(1), kv_size = k.size(1), num_kv_heads = kv_size / head_dim, group = q_size / kv_size;
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   dispatch_scalar(q.scalar_type(), [&](auto tag) {
@@ -27,7 +27,7 @@ void row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
       std::vector<T> keys, values;  // [length, D] of one head, as pages in their order
       std::vector<int32_t> pages;
       for (int64_t item = begin; item < end; ++item) {
-        const auto [offset, length] = rows[item / num_kv_heads];
+        const int64_t offset = rows[item / num_kv_heads].offset, length = rows[item / num_kv_heads].length;
         const int64_t head = item % num_kv_heads;
         keys.resize(length * head_dim);
         values.resize(length * head_dim);

@@ -15,14 +15,14 @@ constexpr double kLr = 1e-2, kClip = 0.05;
 
 TrainBatch make_batch(const Transformer& model) {
   TrainBatch batch;
-  batch.sequences = make_sequences({9, 14, 6}, model.config().vocab_size, 5);
-  batch.prompt_lengths = {3, 4, 2};
-  batch.group_ids = {0, 0, 1};
-  batch.loss_mask.assign(batch.sequences.ids.size(), 1);
+  batch.packed.prompts = make_sequences({4, 2}, model.config().vocab_size, 5);
+  batch.packed.responses = make_sequences({6, 10, 4}, model.config().vocab_size, 6);
+  batch.packed.prompt_of = {0, 0, 1};
+  batch.loss_mask.assign(batch.packed.responses.ids.size(), 1);
   batch.advantages = {1.0f, -0.5f, 0.7f};
   batch.denominators = {3, 20, 20};
   JobControl control;
-  const Scores old = score(model, batch.sequences, batch.prompt_lengths, 1.0, 16, &control);
+  const Scores old = score(model, batch.packed, 1.0, &control);
   batch.old_log_probs = old.log_probs;
   batch.old_entropies = old.entropies;
   batch.ref_log_probs = old.log_probs;

@@ -1,5 +1,5 @@
 // The head over rows of hidden states, on the processor (loss/fused_loss.h) or on the GPU that they lie on (head/head_loss.h).
-//   T tokens, R response tokens; predictors[r] is the row of hidden_TH that predicts token r
+//   T tokens, R response tokens
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -9,6 +9,7 @@
 #include "head/head_loss.h"
 #include "loss/fused_loss.h"
 #include "model/transformer.h"
+#include "train/response_rows.h"
 
 namespace archer {
 
@@ -24,10 +25,10 @@ struct HeadPass {
 };
 
 // grad_head_VH: see fused_loss().
-HeadPass head_pass(const at::Tensor& hidden_TH, const Transformer& model, const std::vector<int64_t>& predictors, const LossBatch& batch,
+HeadPass head_pass(const at::Tensor& hidden_TH, const Transformer& model, const ResponseRows& rows, const LossBatch& batch,
                    const LossOptions& options, at::Tensor grad_head_VH, HeadBuffers& buffers, const JobControl* control);
 
-TokenScores head_scores(const at::Tensor& hidden_TH, const Transformer& model, const std::vector<int64_t>& predictors,
+TokenScores head_scores(const at::Tensor& hidden_TH, const Transformer& model, const ResponseRows& rows,
                         std::span<const int32_t> ids_R, double temperature, HeadBuffers& buffers, const JobControl* control);
 
 }  // namespace archer

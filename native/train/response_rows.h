@@ -1,9 +1,10 @@
-// Which hidden states predict the response tokens of packed sequences. Row t of the loss is token t of the responses laid
-// end to end; the state that predicts the token at position p of a sequence is the one at position p - 1.
-//   T tokens of all sequences, R response tokens, N sequences
+// Responses and the prompts that they answer, and which hidden states predict the responses' tokens. Every prompt is computed once
+// for all its responses: the pack is the prompts end to end, then the responses, each of which continues its prompt. Where attention
+// cannot do that (on a GPU), each response has its own copy of the prompt.
+//   M prompts, N responses, R tokens of all responses end to end; T tokens of the pack
 #pragma once
-#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -11,47 +12,63 @@
 
 namespace archer {
 
-struct ResponseRows {
-  std::vector<int64_t> predictors;  // [R] row of hidden_TH that predicts the token
-  std::vector<int64_t> tokens;      // [R] index of the token in ids_T
-  std::vector<int32_t> lengths;     // [N] response tokens
+struct PackedResponses {
+  PackedSequences prompts, responses;
+  std::vector<int32_t> prompt_of;  // [N], 0 ... M-1 ascending: the prompt that each response answers
 };
 
-inline ResponseRows response_rows(const PackedSequences& sequences, const std::vector<int32_t>& prompt_lengths) {
-  require(static_cast<int64_t>(prompt_lengths.size()) == sequences.num_sequences(), kShape,
-          "promptLengths has " + std::to_string(prompt_lengths.size()) + " entries for " +
-              std::to_string(sequences.num_sequences()) + " sequences");
+struct ResponseRows {
+  PackedSequences sequences;
+  std::vector<int32_t> lengths;     // [N] response tokens
+  std::vector<int32_t> predictors;  // [R] row of hidden_TH that predicts the token: of the one before it, which may be its prompt's last
+  // Per shared prompt that has responses: its last row of hidden_TH, and the rows of [R] that it predicts.
+  std::vector<std::pair<int64_t, std::vector<int32_t>>> shared;
+};
+
+inline ResponseRows response_rows(const PackedResponses& packed, bool shares_prompts = true) {
+  const auto& [prompts, responses, prompt_of] = packed;
+  require(static_cast<int64_t>(prompt_of.size()) == responses.num_sequences(), kShape,
+          "promptOf has " + std::to_string(prompt_of.size()) + " entries for " + std::to_string(responses.num_sequences()) + " responses");
+  const int32_t num_prompts = static_cast<int32_t>(prompts.num_sequences()), prompt_tokens = prompts.offsets.back();
+  for (size_t i = 0; i < prompt_of.size(); ++i) {
+    const int32_t least = i == 0 ? 0 : prompt_of[i - 1];
+    require(least <= prompt_of[i] && prompt_of[i] < num_prompts, kShape,
+            "promptOf[" + std::to_string(i) + "] = " + std::to_string(prompt_of[i]) + " must ascend and name one of the " +
+                std::to_string(num_prompts) + " prompts");
+  }
   ResponseRows rows;
-  for (size_t i = 0; i < prompt_lengths.size(); ++i) {
-    const int64_t begin = sequences.offsets[i], end = sequences.offsets[i + 1];
-    const int64_t prompt = prompt_lengths[i];
-    require(prompt >= 1 && prompt <= end - begin, kShape,
-            "promptLengths[" + std::to_string(i) + "] = " + std::to_string(prompt) + " must lie between 1 and the sequence's " +
-                std::to_string(end - begin) + " tokens");
-    for (int64_t t = begin + prompt; t < end; ++t) {
-      rows.tokens.push_back(t);
-      rows.predictors.push_back(t - 1);
+  if (!shares_prompts) {
+    rows.sequences.offsets = {0};
+    for (size_t i = 0; i < prompt_of.size(); ++i) {
+      std::vector<int32_t>& ids = rows.sequences.ids;
+      const auto append = [&](const PackedSequences& from, size_t which) {
+        ids.insert(ids.end(), from.ids.begin() + from.offsets[which], from.ids.begin() + from.offsets[which + 1]);
+      };
+      append(prompts, static_cast<size_t>(prompt_of[i]));
+      const int32_t begin = static_cast<int32_t>(ids.size());
+      append(responses, i);
+      const int32_t end = static_cast<int32_t>(ids.size());
+      for (int32_t t = begin; t < end; ++t) rows.predictors.push_back(t - 1);
+      rows.sequences.offsets.push_back(end);
+      rows.lengths.push_back(end - begin);
     }
-    rows.lengths.push_back(static_cast<int32_t>(end - begin - prompt));
+    return rows;
+  }
+  rows.sequences = prompts;
+  rows.sequences.ids.insert(rows.sequences.ids.end(), responses.ids.begin(), responses.ids.end());
+  rows.sequences.parents.assign(static_cast<size_t>(num_prompts), -1);
+  rows.sequences.parents.insert(rows.sequences.parents.end(), prompt_of.begin(), prompt_of.end());
+  for (size_t i = 0; i < prompt_of.size(); ++i) {
+    const int32_t begin = prompt_tokens + responses.offsets[i], end = prompt_tokens + responses.offsets[i + 1];
+    rows.sequences.offsets.push_back(end);
+    const int32_t state = prompts.offsets[prompt_of[i] + 1] - 1;
+    if (i == 0 || prompt_of[i] != prompt_of[i - 1]) rows.shared.push_back({state, {}});
+    rows.shared.back().second.push_back(responses.offsets[i]);
+    rows.predictors.push_back(state);
+    for (int32_t t = begin; t + 1 < end; ++t) rows.predictors.push_back(t);
+    rows.lengths.push_back(end - begin);
   }
   return rows;
-}
-
-// values_R of the response tokens, from values_T aligned with all tokens.
-template <typename G, typename F>
-std::vector<G> gather(const std::vector<F>& values_T, const std::vector<int64_t>& tokens) {
-  std::vector<G> result;
-  result.reserve(tokens.size());
-  for (const int64_t t : tokens) result.push_back(static_cast<G>(values_T[static_cast<size_t>(t)]));
-  return result;
-}
-
-// The way back: values of the response tokens at their places among all tokens, `elsewhere` at the others.
-template <typename F, typename G>
-std::vector<F> scatter(const std::vector<G>& values_R, const std::vector<int64_t>& tokens, int64_t num_tokens, F elsewhere) {
-  std::vector<F> result(static_cast<size_t>(num_tokens), elsewhere);
-  for (size_t r = 0; r < tokens.size(); ++r) result[static_cast<size_t>(tokens[r])] = static_cast<F>(values_R[r]);
-  return result;
 }
 
 }  // namespace archer

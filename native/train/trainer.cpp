@@ -9,7 +9,6 @@
 #include "core/freed_memory.h"
 #include "core/profile.h"
 #include "optim/grad_norm.h"
-#include "train/response_rows.h"
 
 namespace archer {
 namespace {
@@ -38,25 +37,25 @@ size_t Trainer::index_of(const std::string& name) const {
 
 MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOptions& options, JobControl* control) {
   const ProfileSpan span("micro-batch");
-  const ResponseRows rows = response_rows(batch.sequences, batch.prompt_lengths);
-  const int64_t num_tokens = batch.sequences.num_tokens();
-  const std::vector<int32_t> ids = gather<int32_t>(batch.sequences.ids, rows.tokens);
-  const auto of_responses = [&](const std::vector<float>& values_T, const char* name) {
-    if (values_T.empty()) return std::vector<double>{};
-    require(static_cast<int64_t>(values_T.size()) == num_tokens, kShape,
-            std::string(name) + " has " + std::to_string(values_T.size()) + " entries for " + std::to_string(num_tokens) + " tokens");
-    return gather<double>(values_T, rows.tokens);
+  const ResponseRows rows = response_rows(batch.packed, model_->device().is_cpu());
+  const std::vector<int32_t>& ids = batch.packed.responses.ids;
+  const auto check_length = [&](size_t length, const char* name) {
+    require(length == ids.size(), kShape,
+            std::string(name) + " has " + std::to_string(length) + " entries for " + std::to_string(ids.size()) + " response tokens");
   };
-  require(static_cast<int64_t>(batch.loss_mask.size()) == num_tokens, kShape, "lossMask needs one entry per token");
-  const std::vector<uint8_t> loss_mask = gather<uint8_t>(batch.loss_mask, rows.tokens);
-  const std::vector<double> old_log_probs = of_responses(batch.old_log_probs, "oldLogProbs");
-  const std::vector<double> old_entropies = of_responses(batch.old_entropies, "oldEntropies");
-  const std::vector<double> ref_log_probs = of_responses(batch.ref_log_probs, "refLogProbs");
+  const auto wide = [&](const std::vector<float>& values_R, const char* name) {
+    if (!values_R.empty()) check_length(values_R.size(), name);
+    return std::vector<double>(values_R.begin(), values_R.end());
+  };
+  check_length(batch.loss_mask.size(), "lossMask");
+  const std::vector<double> old_log_probs = wide(batch.old_log_probs, "oldLogProbs");
+  const std::vector<double> old_entropies = wide(batch.old_entropies, "oldEntropies");
+  const std::vector<double> ref_log_probs = wide(batch.ref_log_probs, "refLogProbs");
   LossBatch loss_batch;
   loss_batch.ids = ids;
   loss_batch.lengths = rows.lengths;
-  loss_batch.group_ids = batch.group_ids;
-  loss_batch.loss_mask = loss_mask;
+  loss_batch.group_ids = batch.packed.prompt_of;
+  loss_batch.loss_mask = batch.loss_mask;
   loss_batch.old_log_probs = old_log_probs;
   loss_batch.old_entropies = old_entropies;
   loss_batch.ref_log_probs = ref_log_probs;
@@ -65,14 +64,13 @@ MicroBatchResult Trainer::forward_backward(const TrainBatch& batch, const LossOp
   loss_batch.thresholds = batch.thresholds;
   loss_batch.denominators = batch.denominators;
 
-  const at::Tensor hidden_TH = pass_.forward(batch.sequences, control);
-  const auto [loss, grad_TH] = head_pass(hidden_TH, *model_, rows.predictors, loss_batch, options,
+  const at::Tensor hidden_TH = pass_.forward(rows.sequences, control);
+  const auto [loss, grad_TH] = head_pass(hidden_TH, *model_, rows, loss_batch, options,
                                          head_index_ ? grads_[*head_index_] : at::Tensor(), head_buffers_, control);
   pass_.backward(grad_TH, grads_, control);
 
-  return {loss.loss, loss.sums, scatter<float>(loss.log_probs, rows.tokens, num_tokens, 0.0f),
-          scatter<float>(loss.entropies, rows.tokens, num_tokens, 0.0f),
-          scatter<uint8_t>(loss.classes, rows.tokens, num_tokens, kNotInLoss)};
+  return {loss.loss, loss.sums, {loss.log_probs.begin(), loss.log_probs.end()},
+          {loss.entropies.begin(), loss.entropies.end()}, {loss.classes.begin(), loss.classes.end()}};
 }
 
 OptimizerStep Trainer::optimizer_step(double lr, double grad_clip) {

@@ -1,7 +1,7 @@
 // One policy in training: accumulated float32 gradients, AdamW, and the two steps of the inner loop.
 //   forward_backward: packed forward -> fused loss -> backward, adding into the gradients
 //   optimizer_step:   global norm, clip, AdamW, compute weights renewed, gradients zeroed
-// T tokens of the micro-batch's sequences, N sequences
+// N responses of the micro-batch, R tokens of them
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "core/job_control.h"
-#include "core/packed.h"
 #include "model/training_pass.h"
 #include "optim/adamw.h"
 #include "train/head_pass.h"
@@ -21,24 +20,22 @@ namespace archer {
 
 // lib/native/types.ts, PackedBatch
 struct TrainBatch {
-  PackedSequences sequences;
-  std::vector<int32_t> prompt_lengths;  // [N]
-  std::vector<int32_t> group_ids;       // [N]
-  std::vector<uint8_t> loss_mask;       // [T]
-  std::vector<float> old_log_probs;     // [T]
-  std::vector<float> old_entropies;     // [T] or empty
-  std::vector<float> ref_log_probs;     // [T] or empty
-  std::vector<float> advantages;        // [N]
-  std::vector<double> thresholds;       // [N] or empty
+  PackedResponses packed;
+  std::vector<uint8_t> loss_mask;    // [R]
+  std::vector<float> old_log_probs;  // [R]
+  std::vector<float> old_entropies;  // [R] or empty
+  std::vector<float> ref_log_probs;  // [R] or empty
+  std::vector<float> advantages;     // [N]
+  std::vector<double> thresholds;    // [N] or empty
   Denominators denominators;
 };
 
 struct MicroBatchResult {
   double loss = 0;
   LossSums sums;
-  std::vector<float> log_probs;   // [T], 0 at prompt tokens
-  std::vector<float> entropies;   // [T]
-  std::vector<uint8_t> classes;   // [T], kNotInLoss at prompt tokens
+  std::vector<float> log_probs;   // [R]
+  std::vector<float> entropies;   // [R]
+  std::vector<uint8_t> classes;   // [R]
 };
 
 struct OptimizerStep {
@@ -78,12 +75,11 @@ class Trainer {
   HeadBuffers head_buffers_;
 };
 
-// Log-probs and entropies [T] of given sequences, in forwards of at most max_tokens tokens.
+// Log-probs and entropies [R] of given responses, in one forward.
 struct Scores {
   std::vector<float> log_probs;
   std::vector<float> entropies;
 };
-Scores score(const Transformer& model, const PackedSequences& sequences, const std::vector<int32_t>& prompt_lengths,
-             double temperature, int64_t max_tokens, JobControl* control);
+Scores score(const Transformer& model, const PackedResponses& packed, double temperature, JobControl* control);
 
 }  // namespace archer

@@ -8,6 +8,7 @@ import { lossOptions, loadConfig } from '../../lib/config/index.js';
 import { readModelFolder } from '../../lib/model/folder.js';
 import { Weights } from '../../lib/native/policy.js';
 import { Optimizer } from '../../lib/native/trainer.js';
+import type { PackedBatch } from '../../lib/native/types.js';
 import { LocalEngine, packIds } from '../../lib/rollout/local-engine.js';
 import type { RolloutRequest } from '../../lib/rollout/types.js';
 import { writeModelFiles } from '../../lib/train/model-files.js';
@@ -20,22 +21,52 @@ afterAll(() => policy.dispose());
 
 const adamw = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.1, decayAll: false, gradientCheckpointing: false };
 
-function batchOf(sequences: number, length: number) {
-  const { ids, offsets } = packIds(
-    Array.from({ length: sequences }, (_, i) => Int32Array.from({ length }, (_, t) => 20 + ((7 * i + 13 * t) % 200))),
-  );
-  const tokens = sequences * (length - 4);
+/** Responses to prompts of 9 tokens, `perPrompt` to each. */
+function batchOf(responses: number, length: number, perPrompt = 4): PackedBatch {
+  const prompts = Math.ceil(responses / perPrompt);
+  const idsOf = (count: number, size: number, seed: number) =>
+    packIds(
+      Array.from({ length: count }, (_, i) => Int32Array.from({ length: size }, (_, t) => 20 + ((seed * i + 13 * t) % 200))),
+    );
+  const prompt = idsOf(prompts, 9, 5);
+  const response = idsOf(responses, length, 7);
+  const tokens = responses * length;
   return {
-    ids,
-    offsets,
-    promptLengths: new Int32Array(sequences).fill(4),
-    groupIds: new Int32Array(sequences),
-    lossMask: new Uint8Array(ids.length).fill(1),
-    oldLogProbs: new Float32Array(ids.length).fill(-5),
-    oldEntropies: Float32Array.from(ids, (_, t) => (t % 10) / 5),
-    refLogProbs: new Float32Array(ids.length).fill(-5.1),
-    advantages: Float32Array.from({ length: sequences }, (_, i) => (i % 2 ? 1 : -1)),
-    denominators: { sequences, tokens, lossTokens: tokens },
+    promptIds: prompt.ids,
+    promptOffsets: prompt.offsets,
+    responseIds: response.ids,
+    responseOffsets: response.offsets,
+    promptOf: Int32Array.from({ length: responses }, (_, i) => Math.floor(i / perPrompt)),
+    lossMask: new Uint8Array(tokens).fill(1),
+    oldLogProbs: new Float32Array(tokens).fill(-5),
+    oldEntropies: Float32Array.from({ length: tokens }, (_, t) => (t % 10) / 5),
+    refLogProbs: new Float32Array(tokens).fill(-5.1),
+    advantages: Float32Array.from({ length: responses }, (_, i) => (i % 2 ? 1 : -1)),
+    denominators: { sequences: responses, tokens, lossTokens: tokens },
+  };
+}
+
+/** Responses first .. past-1 of a batch, with the prompts among them, or with a copy of the prompt for each. */
+function partOf(batch: PackedBatch, first: number, past: number, copies = false): PackedBatch {
+  const from = batch.responseOffsets[first]!;
+  const to = batch.responseOffsets[past]!;
+  const asked = [...batch.promptOf.slice(first, past)];
+  const prompts = copies ? asked : [...new Set(asked)];
+  const packed = packIds(
+    prompts.map((prompt) => batch.promptIds.subarray(batch.promptOffsets[prompt], batch.promptOffsets[prompt + 1])),
+  );
+  return {
+    ...batch,
+    promptIds: packed.ids,
+    promptOffsets: packed.offsets,
+    responseIds: batch.responseIds.slice(from, to),
+    responseOffsets: batch.responseOffsets.slice(first, past + 1).map((offset) => offset - from),
+    promptOf: Int32Array.from(asked, (prompt, i) => (copies ? i : prompts.indexOf(prompt))),
+    lossMask: batch.lossMask.slice(from, to),
+    oldLogProbs: batch.oldLogProbs.slice(from, to),
+    oldEntropies: batch.oldEntropies!.slice(from, to),
+    refLogProbs: batch.refLogProbs!.slice(from, to),
+    advantages: batch.advantages.slice(first, past),
   };
 }
 
@@ -66,49 +97,37 @@ describe('training', () => {
     expect(turns).toBeGreaterThanOrEqual(weights.folder.nativeConfig.numLayers);
   });
 
-  test('any packing gives the same gradients', async () => {
-    const name = 'model.layers.0.self_attn.q_proj.weight';
+  test.each([
+    ['a group split over micro-batches', [0, 1, 6, 8], false],
+    ['a copy of the prompt for each response', [0, 8], true],
+  ] as const)('any packing gives the same gradients: %s', async (_, ends, copies) => {
+    const names = ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.v_proj.weight', 'model.embed_tokens.weight'];
+    const gradients = () => Promise.all(names.map((name) => optimizer.gradient(name)));
     await optimizer.zeroGrad();
-    const whole = batchOf(8, 40);
+    const whole = batchOf(8, 36);
     const { loss: wholeLoss } = await optimizer.forwardBackward(whole, loss);
-    const expected = await optimizer.gradient(name);
-    const expectedEmbedding = await optimizer.gradient('model.embed_tokens.weight');
+    const expected = await gradients();
     await optimizer.zeroGrad();
     let sum = 0;
-    for (const [first, last] of [
-      [0, 1],
-      [1, 4],
-      [4, 8],
-    ] as const) {
-      const from = first * 40;
-      const to = last * 40;
-      const part = {
-        ...whole,
-        ids: whole.ids.slice(from, to),
-        offsets: whole.offsets.slice(first, last + 1).map((offset) => offset - from),
-        promptLengths: whole.promptLengths.slice(first, last),
-        groupIds: whole.groupIds.slice(first, last),
-        lossMask: whole.lossMask.slice(from, to),
-        oldLogProbs: whole.oldLogProbs.slice(from, to),
-        oldEntropies: whole.oldEntropies.slice(from, to),
-        refLogProbs: whole.refLogProbs.slice(from, to),
-        advantages: whole.advantages.slice(first, last),
-      };
-      sum += (await optimizer.forwardBackward(part, loss)).loss;
+    for (let i = 1; i < ends.length; i++) {
+      sum += (await optimizer.forwardBackward(partOf(whole, ends[i - 1]!, ends[i]!, copies), loss)).loss;
     }
     const relative = (a: Float32Array, b: Float32Array) =>
       Math.sqrt(a.reduce((s, v, i) => s + (v - b[i]!) ** 2, 0) / b.reduce((s, v) => s + v * v, 0));
     expect(Math.abs(sum - wholeLoss) / Math.abs(wholeLoss)).toBeLessThan(1e-6);
-    expect(relative(await optimizer.gradient(name), expected)).toBeLessThan(1e-5);
-    expect(relative(await optimizer.gradient('model.embed_tokens.weight'), expectedEmbedding)).toBeLessThan(1e-5);
+    (await gradients()).forEach((gradient, i) => {
+      expect(relative(gradient, expected[i]!)).toBeLessThan(1e-5);
+    });
   });
 
   test('a wrong length is named', async () => {
-    const batch = { ...batchOf(2, 10), oldLogProbs: new Float32Array(3) };
-    await expect(optimizer.forwardBackward(batch, loss)).rejects.toMatchObject({
-      code: 'ARCHER_E_SHAPE',
-      message: expect.stringContaining('oldLogProbs'),
-    });
+    const wrong = { oldLogProbs: new Float32Array(3), promptOf: Int32Array.of(0, 1) };
+    for (const [name, values] of Object.entries(wrong)) {
+      await expect(optimizer.forwardBackward({ ...batchOf(2, 10), [name]: values }, loss)).rejects.toMatchObject({
+        code: 'ARCHER_E_SHAPE',
+        message: expect.stringContaining(name),
+      });
+    }
   });
 });
 
@@ -133,8 +152,14 @@ describe.each(['float32', 'bfloat16'] as const)('weights shared in place, %s', (
       kvBudgetBytes: 0,
     });
     const { ids, offsets } = generation;
-    const promptLengths = new Int32Array(offsets.length - 1).fill(1);
-    const scores = await weights.score({ ids, offsets, promptLengths, temperature: 1, maxTokens: 64 });
+    const scores = await weights.score({
+      promptIds: prompts.ids,
+      promptOffsets: prompts.offsets,
+      responseIds: ids,
+      responseOffsets: offsets,
+      promptOf: Int32Array.from({ length: 10 }, (_, i) => Math.floor(i / 5)),
+      temperature: 1,
+    });
     const { decodeSteps: _, prefillTokens: __, ...samples } = generation;
     return { samples, scores, logits: await weights.logits(prompts.ids, prompts.offsets) };
   }

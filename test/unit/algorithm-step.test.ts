@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { groupAdvantages } from '../../lib/algorithm/advantage.js';
 import { groupKind, keepsGroup, refillDecision } from '../../lib/algorithm/group-filter.js';
 import { overlongPenalty } from '../../lib/algorithm/overlong.js';
-import { packSequences } from '../../lib/algorithm/packing.js';
+import { packGroups } from '../../lib/algorithm/packing.js';
 import { repetitionRate } from '../../lib/algorithm/repetition.js';
 import { learningRate, type Schedule } from '../../lib/algorithm/schedule.js';
 
@@ -69,41 +69,52 @@ test('the overlong penalty is 0, then a line down to −factor', () => {
 });
 
 describe('packing', () => {
-  test('every sequence once, the budget kept, none shared with one that is too long', () => {
+  const lengths = (max: number) => fc.integer({ min: 1, max });
+  const groupsOf = (max: number) =>
+    fc.array(fc.record({ prompt: lengths(max), responses: fc.array(lengths(max), { minLength: 1, maxLength: 12 }) }), {
+      maxLength: 12,
+    });
+  type Groups = { prompt: number; responses: number[] }[];
+  const responsesOf = (groups: Groups) =>
+    groups.flatMap(({ prompt, responses }, group) => responses.map((response) => ({ group, prompt, response })));
+  /** What a micro-batch computes: each prompt once. */
+  const loadOf = (groups: Groups, bin: number[]) => {
+    const members = bin.map((index) => responsesOf(groups)[index]!);
+    const prompts = new Map(members.map(({ group, prompt }) => [group, prompt]));
+    return [...prompts.values(), ...members.map(({ response }) => response)].reduce((sum, length) => sum + length, 0);
+  };
+
+  test('every response once, the budget kept, none shared with one that is too long', () => {
     fc.assert(
-      fc.property(
-        fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 60 }),
-        fc.integer({ min: 50, max: 400 }),
-        (lengths, budget) => {
-          const bins = packSequences(lengths, budget);
-          expect(bins.flat().sort((a, b) => a - b)).toEqual(lengths.map((_, index) => index));
-          for (const bin of bins) {
-            const load = bin.reduce((sum, index) => sum + lengths[index]!, 0);
-            expect(bin.length > 0 && (load <= budget || bin.length === 1)).toBe(true);
-            expect(bin).toEqual([...bin].sort((a, b) => a - b));
-          }
-        },
-      ),
+      fc.property(groupsOf(200), fc.integer({ min: 50, max: 800 }), (groups, budget) => {
+        const bins = packGroups(groups, budget);
+        expect(bins.flat().sort((a, b) => a - b)).toEqual(responsesOf(groups).map((_, index) => index));
+        for (const bin of bins) {
+          expect(bin.length > 0 && (loadOf(groups, bin) <= budget || bin.length === 1)).toBe(true);
+          expect(bin).toEqual([...bin].sort((a, b) => a - b));
+        }
+      }),
     );
   });
 
-  test('no more micro-batches than first-fit decreasing needs', () => {
+  test('a group that fits is not split, and any two micro-batches hold more than one budget together', () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 100 }), { minLength: 1, maxLength: 60 }), (lengths) => {
-        const total = lengths.reduce((sum, length) => sum + length, 0);
-        const bins = packSequences(lengths, 100).length;
-        expect(bins).toBeGreaterThanOrEqual(Math.ceil(total / 100));
-        // Any two bins of first-fit hold more than one budget together.
-        expect(bins).toBeLessThanOrEqual(Math.max(Math.ceil(total / 50), 1));
+      fc.property(groupsOf(30), (groups) => {
+        const bins = packGroups(groups, 400);
+        const total = groups.flatMap(({ prompt, responses }) => [prompt, ...responses]).reduce((a, b) => a + b, 0);
+        expect(bins.reduce((sum, bin) => sum + loadOf(groups, bin), 0)).toBe(total);
+        expect(bins.length).toBeLessThanOrEqual(Math.max(Math.ceil(total / 200), 1));
       }),
     );
   });
 
   test('evens out where the budget allows it', () => {
-    const loads = packSequences(new Array(10).fill(10), 80).map((bin) => bin.length);
-    expect(loads).toEqual([5, 5]);
-    expect(packSequences([], 10)).toEqual([]);
-    expect(packSequences([50, 5, 5], 10)).toEqual([[0], [1, 2]]);
+    const alone = (responses: number[]) => responses.map((response) => ({ prompt: 1, responses: [response - 1] }));
+    expect(packGroups(alone(new Array(10).fill(10)), 80).map((bin) => bin.length)).toEqual([5, 5]);
+    expect(packGroups([], 10)).toEqual([]);
+    expect(packGroups(alone([50, 5, 5]), 10)).toEqual([[0], [1, 2]]);
+    // 20 + 6 · 10 > 60: two parts of 20 + 3 · 10
+    expect(packGroups([{ prompt: 20, responses: new Array(6).fill(10) }], 60).map((bin) => bin.length)).toEqual([3, 3]);
   });
 });
 
