@@ -184,7 +184,8 @@ function outputs({ out, json }: Options): Pick<RunEvaluationOptions<Problem>, 'o
   return { out, onProgress: json || !process.stderr.isTTY ? undefined : showProgress };
 }
 
-function showProgress(benchmark: string, done: number, total: number): void {
-  const end = done >= total ? '\r\x1b[K' : '';
-  process.stderr.write(`\r${pc.bold(benchmark)}: ${Math.floor(done)} of ${total} problems${end}`);
+function showProgress(benchmark: string, done: number, total: number, detail?: string): void {
+  const end = done >= total && detail === undefined ? '\r\x1b[K' : '';
+  const waiting = detail === undefined ? '' : `, ${detail}`;
+  process.stderr.write(`\r\x1b[K${pc.bold(benchmark)}: ${Math.floor(done)} of ${total} problems${waiting}${end}`);
 }

@@ -110,7 +110,11 @@ export const rewardOptions = {
     ),
   },
   code: {
-    test_seconds: num(6, { above: 0 }, 'Wall-clock and processor time of one test of a program.'),
+    test_seconds: num(
+      6,
+      { above: 0 },
+      'Processor time, and wall-clock time without waiting for a processor, of one test.',
+    ),
     memory_mb: int(1024, { min: 64 }, 'Address space of a judged program, in MiB.'),
     max_tests: int(0, { min: 0 }, 'Tests of a program at most, spread evenly over all; 0: all.'),
     isolation: oneOf(

@@ -81,7 +81,7 @@ export interface RunEvaluationOptions<P extends Problem> {
   signal: AbortSignal;
   /** Called when everything has been accepted and the first problem is asked. */
   begin?: (() => void) | undefined;
-  onProgress?: ((benchmark: string, done: number, total: number) => void) | undefined;
+  onProgress?: ((benchmark: string, done: number, total: number, detail?: string) => void) | undefined;
 }
 
 export async function runEvaluation<P extends Problem>(options: RunEvaluationOptions<P>): Promise<Summary> {
@@ -140,7 +140,7 @@ async function runBenchmark<P extends Problem>(
       scorer,
       perRound,
       signal,
-      onProgress: (count) => onProgress?.(benchmark.name, start + count, problems.length),
+      onProgress: (count, detail) => onProgress?.(benchmark.name, start + count, problems.length, detail),
     });
     for await (const round of rounds) {
       keep(round);

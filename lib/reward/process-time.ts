@@ -44,7 +44,7 @@ export function waitedSeconds(pids: readonly (number | undefined)[]): number {
  */
 export function excusedSince(pid: number): () => number {
   const began = performance.now();
-  const usedBefore = processes().find((one) => one.pid === pid)?.usedSeconds ?? 0;
+  const usedBefore = readProcess(pid).usedSeconds;
   return () => {
     const all = processes();
     const [worker, ...programs] = below(pid, all);
@@ -64,19 +64,16 @@ function waitOf(pid: number): number {
 function processes(): Process[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .map((name) => {
-      const fields = readText(`/proc/${name}/stat`)
-        .replace(/^.*\) /s, '')
-        .split(' ')
-        .map(Number);
-      const seconds = (...at: number[]) => at.reduce((sum, i) => sum + (fields[i] ?? 0), 0) / ticksPerSecond;
-      return {
-        pid: Number(name),
-        parent: fields[1] ?? 0,
-        usedSeconds: seconds(11, 12, 13, 14),
-        beganSeconds: seconds(19),
-      };
-    });
+    .map((name) => readProcess(Number(name)));
+}
+
+function readProcess(pid: number): Process {
+  const fields = readText(`/proc/${pid}/stat`)
+    .replace(/^.*\) /s, '')
+    .split(' ')
+    .map(Number);
+  const seconds = (...at: number[]) => at.reduce((sum, i) => sum + (fields[i] ?? 0), 0) / ticksPerSecond;
+  return { pid, parent: fields[1] ?? 0, usedSeconds: seconds(11, 12, 13, 14), beganSeconds: seconds(19) };
 }
 
 function below(pid: number | undefined, all: Process[]): Process[] {

@@ -1,15 +1,15 @@
 // The first half of a step: prompts -> responses -> verdicts -> the groups that teach something (archer.md 6, 1–3).
-import { basename } from 'node:path';
 import { keepsGroup, refillDecision } from '../algorithm/group-filter.js';
 import { overlongPenalty } from '../algorithm/overlong.js';
 import type { ResolvedConfig } from '../config/index.js';
 import type { Sampler } from '../data/sampler.js';
 import type { Stage } from '../metrics/progress.js';
-import type { ScoreProgress, Scorer } from '../reward/types.js';
+import type { Scorer } from '../reward/types.js';
 import type { ResponseGroup, RolloutEngine } from '../rollout/types.js';
 import type { Stopwatch } from './stopwatch.js';
 import type { ResponseLengths } from './response-lengths.js';
 import { rewardInput, type ScoredGroup, type TrainPrompt } from './types.js';
+import { waitingFor } from './waiting.js';
 
 /** Says which stage runs, how far it is (0 to 1), and what it waits for. */
 export type ShowProgress = (stage: Stage, fraction?: number, detail?: string) => void;
@@ -95,10 +95,11 @@ async function scoreGroups(
   const inputs = groups.flatMap(({ prompt, responses }) =>
     responses.map((response) => rewardInput(prompt, response)),
   );
+  const problems = groups.flatMap(({ prompt, responses }) => responses.map(() => prompt));
   const verdicts = await scorer.score(inputs, {
     signal,
     onProgress: ({ done, total, waiting }) =>
-      progress('reward', done / Math.max(total, 1), waiting && waitingFor(groups, n, waiting)),
+      progress('reward', done / Math.max(total, 1), waiting && waitingFor(problems, waiting)),
   });
   return groups.map((group, i) => {
     const own = verdicts.slice(i * n, (i + 1) * n);
@@ -116,15 +117,4 @@ async function scoreGroups(
     });
     return { ...group, verdicts: own, rewards };
   });
-}
-
-/** "waiting 12 s for response 3 to tasks.jsonl line 17, test 4 of 16" */
-function waitingFor(
-  groups: ResponseGroup<TrainPrompt>[],
-  n: number,
-  { index, seconds, stage }: NonNullable<ScoreProgress['waiting']>,
-): string {
-  const { file, line } = (groups[Math.floor(index / n)] as ResponseGroup<TrainPrompt>).prompt.row.origin;
-  const where = `response ${(index % n) + 1} to ${basename(file)} line ${line}`;
-  return `waiting ${Math.round(seconds)} s for ${where}${stage === '' ? '' : `, ${stage}`}`;
 }

@@ -26,6 +26,16 @@ export interface CheckResult {
 // Text that a tokenizer must give back as it was.
 const sampleText = 'Café: 3 × 4 = 12, “quoted” — tabs\tand\nlines, 汉字, 🙂.';
 
+async function codeVerifier(config: ResolvedConfig): Promise<string> {
+  const { isolation, memory_mb: memoryMiB } = config.reward.code;
+  try {
+    return await checkCodeVerifier({ isolation, memoryMiB });
+  } catch (error) {
+    if (config.reward.name === 'code') throw error;
+    return `not judged here: ${messageOf(error)}`;
+  }
+}
+
 export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check[] {
   return [
     {
@@ -57,7 +67,7 @@ export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check
     },
     {
       name: 'verifiers',
-      run: async () => `${testVerifiers()} known cases come out as they must`,
+      run: async () => `${testVerifiers()} known cases come out as they must; programs: ${await codeVerifier(config)}`,
     },
     {
       name: 'model',
@@ -85,18 +95,6 @@ export function doctorChecks(config: ResolvedConfig, signal: AbortSignal): Check
         const back = await tokenizer.decode(await tokenizer.encode(text));
         if (back !== text) throw new ArcherError('ARCHER_E_MODEL', `the rendered prompt came back as ${JSON.stringify(back)}`);
         return JSON.stringify(text);
-      },
-    },
-    {
-      name: 'code verifier',
-      run: async () => {
-        const { isolation, memory_mb: memoryMiB } = config.reward.code;
-        try {
-          return await checkCodeVerifier({ isolation, memoryMiB });
-        } catch (error) {
-          if (config.reward.name === 'code') throw error;
-          return `not usable, and only programs as answers need it: ${messageOf(error)}`;
-        }
       },
     },
     {

@@ -7,6 +7,7 @@ import type { Scorer, Verdict } from '../reward/types.js';
 import { votesOf } from '../reward/votes.js';
 import type { RolloutEngine, SamplingOptions } from '../rollout/types.js';
 import { type Problem, rewardInput, type TrainPrompt } from './types.js';
+import { waitingFor } from './waiting.js';
 
 /** What a model said, wherever it runs. */
 export interface Answer {
@@ -41,8 +42,8 @@ export interface JudgeOptions<P extends Problem> {
   /** Problems asked together. */
   perRound: number;
   signal?: AbortSignal | undefined;
-  /** Problems done, in fractions of one. */
-  onProgress?: ((done: number) => void) | undefined;
+  /** Problems done, in fractions of one, and what is waited for. */
+  onProgress?: ((done: number, detail?: string) => void) | undefined;
 }
 
 /** Asks and judges round by round; every round is in the order of the problems. */
@@ -55,7 +56,11 @@ export async function* judgeRounds<P extends Problem>(options: JudgeOptions<P>):
       onProgress: (fraction) => onProgress?.(first + round.length * fraction),
     });
     const inputs = round.map((problem, i) => (answers[i] ?? []).map((answer) => rewardInput(problem, answer)));
-    const verdicts = await scorer.score(inputs.flat(), { signal });
+    const asked = round.flatMap((problem, i) => inputs[i]!.map(() => problem));
+    const verdicts = await scorer.score(inputs.flat(), {
+      signal,
+      onProgress: ({ waiting }) => waiting && onProgress?.(first + round.length, waitingFor(asked, waiting)),
+    });
     const judged: JudgedProblem<P>[] = [];
     let at = 0;
     for (const [i, problem] of round.entries()) {
@@ -134,7 +139,7 @@ export interface EvaluateOptions {
   engine: RolloutEngine;
   scorer: Scorer;
   signal?: AbortSignal | undefined;
-  onProgress?: ((done: number, total: number) => void) | undefined;
+  onProgress?: ((done: number, total: number, detail?: string) => void) | undefined;
 }
 
 /** Validation: by data source, metric -> value, with <metric>/ci_low and <metric>/ci_high. */
@@ -147,7 +152,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Record<string,
     scorer,
     perRound: problemsPerRound(config.val.n),
     signal,
-    onProgress: (done) => onProgress?.(done, prompts.length),
+    onProgress: (done, detail) => onProgress?.(done, prompts.length, detail),
   });
   const bySource = new Map<string, ProblemOutcome[]>();
   for await (const round of rounds) {

@@ -262,7 +262,8 @@ export class Trainer {
         engine,
         scorer,
         signal,
-        onProgress: (done, total) => sinks.progress({ step: this.done, stage: 'testing', fraction: done / total }),
+        onProgress: (done, total, detail) =>
+          sinks.progress({ step: this.done, stage: 'testing', fraction: done / total, ...(detail && { detail }) }),
       }),
     );
     return Object.fromEntries(

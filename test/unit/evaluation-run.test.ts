@@ -9,6 +9,8 @@ import { readPassRates } from '../../lib/data/pass-rates.js';
 import { benchmarksOf } from '../../lib/evaluation/benchmarks.js';
 import { compareEvaluations } from '../../lib/evaluation/compare.js';
 import { runEvaluation } from '../../lib/evaluation/run.js';
+import type { Scorer } from '../../lib/reward/types.js';
+import { judgeRounds } from '../../lib/train/evaluate.js';
 import type { Problem } from '../../lib/train/types.js';
 
 let dir: string;
@@ -200,4 +202,27 @@ describe('a paired comparison', () => {
     const other = rates('other', [1, 0], (i) => `other${i}`);
     await expect(compareEvaluations([first, other], 1)).rejects.toMatchObject({ code: 'ARCHER_E_DATA' });
   });
+});
+
+test('while a verdict is waited for, progress names the response', async () => {
+  const verdict = { score: 1, outcome: 'ok' as const };
+  const scorer: Scorer = {
+    description: 'exact',
+    verifierFor: () => 'exact',
+    async score(inputs, options) {
+      options?.onProgress?.({ done: 0, total: 4, waiting: { index: 3, seconds: 12, stage: 'test 1 of 2' } });
+      return inputs.map(() => verdict);
+    },
+    async dispose() {},
+  };
+  const details: (string | undefined)[] = [];
+  const rounds = judgeRounds({
+    problems: [problem(0), problem(1)],
+    ask: async (problems) => problems.map(() => [0, 1].map(() => ({ text: 'a', tokens: 1, finish: 'stop' }))),
+    scorer,
+    perRound: 2,
+    onProgress: (_done, detail) => details.push(detail),
+  });
+  for await (const round of rounds) expect(round).toHaveLength(2);
+  expect(details).toContain('waiting 12 s for response 2 to f line 2, test 1 of 2');
 });
