@@ -24,14 +24,14 @@ at::Tensor du_of(Gpu& gpu, const at::Tensor& dy_RN, const LowRank& adapter) {
 
 void gpu_linear_products(Gpu& gpu, const at::Tensor& x_RK, const std::vector<Projection>& projections) {
   for (const Projection& to : projections) {
-    const int64_t outputs = to.weight_NK.size(0), rows = to.out_RN.numel() / outputs;
-    const bool in_place = to.residual_RN.defined() && to.residual_RN.data_ptr() == to.out_RN.data_ptr();
-    const at::Tensor product_RN = in_place ? at::empty({rows, outputs}, to.out_RN.options()) : to.out_RN;
-    multiply(gpu, x_RK, to.weight_NK, product_RN, false, 1.0);
-    if (to.bias_N.defined() || to.residual_RN.defined()) {
-      gpu.layers->run(AddToRows{bf16(product_RN), bf16(to.bias_N), bf16(to.residual_RN), bf16(to.out_RN), rows,
+    const int64_t outputs = to.weight_NK.size(0);
+    const bool starts = to.bias_N.defined() || to.residual_RN.defined();
+    const bool in_place = !to.bias_N.defined() && bf16(to.residual_RN) == bf16(to.out_RN);
+    if (starts && !in_place) {
+      gpu.layers->run(StartRows{bf16(to.bias_N), bf16(to.residual_RN), bf16(to.out_RN), to.out_RN.numel() / outputs,
                                 static_cast<int32_t>(outputs)});
     }
+    multiply(gpu, x_RK, to.weight_NK, to.out_RN, starts, 1.0);
     if (to.adapter.defined()) {
       const at::Tensor u_Rr = narrow_like(x_RK, to.adapter.rank());
       multiply(gpu, x_RK, to.adapter.a_rK, u_Rr, false, to.adapter.scale);

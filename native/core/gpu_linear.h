@@ -1,5 +1,5 @@
 // Linear layers and their gradients on a GPU: the twins of linear.h, linear_gradients.h and low_rank.h, with their legends. cuBLAS
-// multiplies with float32 sums. A bias and a residual are added to a product already rounded.
+// multiplies with float32 sums, to which a bias and a residual are added before they are rounded.
 #pragma once
 #include <vector>
 

@@ -88,9 +88,9 @@ struct GatedProductBackward {
   int64_t count;
 };
 
-// out_RC = round(round(x_RC + bias_C) + residual_RC), each where it is not null; `out` may be x or the residual.
-struct AddToRows {
-  const uint16_t *x, *bias, *residual;
+// out_RC = bias_C + residual_RC, one of which may be null: what a product is then added to. `out` may be the residual.
+struct StartRows {
+  const uint16_t *bias, *residual;
   uint16_t* out;
   int64_t rows;
   int32_t columns;
@@ -139,7 +139,7 @@ struct AdamwBlocks {
 };
 
 using LayerWork = std::variant<RmsNormRows, RmsNormRowsBackward, ColumnSums, AddPartialSums, RotateRows, RotateRowsBackward,
-                               GatedProduct, GatedProductBackward, AddToRows, EmbeddingRowsBackward, SquareSums, AddSquareSums,
+                               GatedProduct, GatedProductBackward, StartRows, EmbeddingRowsBackward, SquareSums, AddSquareSums,
                                AdamwBlocks>;
 
 // Blocks of `threads` threads that a kernel is started with.
@@ -158,7 +158,7 @@ constexpr int64_t num_layer_blocks(const RotateRowsBackward& p, int threads) {
 }
 constexpr int64_t num_layer_blocks(const GatedProduct& p, int threads) { return blocks_for(p.count / 8, threads); }
 constexpr int64_t num_layer_blocks(const GatedProductBackward& p, int threads) { return blocks_for(p.count / 8, threads); }
-constexpr int64_t num_layer_blocks(const AddToRows& p, int threads) { return blocks_for(p.rows * (p.columns / 8), threads); }
+constexpr int64_t num_layer_blocks(const StartRows& p, int threads) { return blocks_for(p.rows * (p.columns / 8), threads); }
 constexpr int64_t num_layer_blocks(const EmbeddingRowsBackward& p, int) { return p.num_ids; }
 constexpr int64_t num_layer_blocks(const SquareSums& p, int) { return p.num_blocks; }
 constexpr int64_t num_layer_blocks(const AddSquareSums&, int) { return 1; }

@@ -203,18 +203,16 @@ ARCHER_DEVICE void layer_kernel(const GatedProductBackward& p) {
 }
 
 template <int kThreads>
-ARCHER_DEVICE void layer_kernel(const AddToRows& p) {
+ARCHER_DEVICE void layer_kernel(const StartRows& p) {
   const int64_t at = global_thread<kThreads>() * 8;
   if (at >= p.rows * p.columns) return;
-  Values8 x = read_8(p.x + at);
-  const auto add = [&](const uint16_t* from) {
-    const Values8 more = read_8(from);
+  Values8 sum = read_8(p.residual != nullptr ? p.residual + at : p.bias + at % p.columns);
+  if (p.residual != nullptr && p.bias != nullptr) {
+    const Values8 bias = read_8(p.bias + at % p.columns);
     ARCHER_UNROLL
-    for (int i = 0; i < 8; ++i) x.at[i] = round_bf16(x.at[i] + more.at[i]);
-  };
-  if (p.bias != nullptr) add(p.bias + at % p.columns);
-  if (p.residual != nullptr) add(p.residual + at);
-  write_8(p.out + at, x);
+    for (int i = 0; i < 8; ++i) sum.at[i] += bias.at[i];
+  }
+  write_8(p.out + at, sum);
 }
 
 // A block per id: a thread's columns see the tokens one after the other.
