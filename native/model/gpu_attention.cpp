@@ -20,10 +20,10 @@ Lengths lengths_of(const AttentionPlan& plan, at::Device device) {
   std::vector<int32_t> offsets;
   int64_t tokens = 0, longest = 0;
   for (const AttentionPlan::Bucket& bucket : plan.buckets) {
-    for (const auto& [offset, length] : bucket.rows) {
-      offsets.push_back(static_cast<int32_t>(offset));
-      tokens += length;
-      longest = std::max(longest, length);
+    for (const AttentionPlan::Row& row : bucket.rows) {
+      offsets.push_back(static_cast<int32_t>(row.offset));
+      tokens += row.length;
+      longest = std::max(longest, row.length);
     }
   }
   std::ranges::sort(offsets);

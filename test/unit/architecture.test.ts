@@ -91,7 +91,7 @@ const mayInclude: Record<string, string[]> = {
   decode: ['core', 'kernels', 'model'], // ModelConfig alone
   optim: ['core', 'kernels', 'model'], // Parameter
   generate: ['core', 'kernels', 'model'],
-  train: ['core', 'loss', 'model', 'optim'],
+  train: ['core', 'head', 'loss', 'model', 'optim'],
   bench: ['core', 'kernels', 'loss'],
   binding: ['core', 'generate', 'kernels', 'loss', 'model', 'optim', 'train'],
 };
