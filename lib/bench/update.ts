@@ -1,16 +1,20 @@
 // `bench update`: forward, Archer loss and backward of a packed micro-batch, beside Hugging Face with autograd and the rate of the
 // bare matrix products, measured in the same rounds.
-import { freemem } from 'node:os';
-import { join } from 'node:path';
 import { ArcherError } from '../errors.js';
 import type { ModelFolder } from '../model/folder.js';
-import { packageRoot } from '../package-root.js';
-import type { ContestantSpec } from './contestant.js';
-import { type Dtype, environment, groupsWithin, type Memory } from './environment.js';
-import { interleave } from './interleave.js';
+import { environment } from './environment.js';
 import { layerName, type MicroBatchShape, rateMeasurement, trainingWork } from './products.js';
-import type { Python } from './programs.js';
-import { type BenchRow, makeRow } from './statistics.js';
+import type { BenchRow } from './statistics.js';
+import {
+  argumentsOf,
+  type BenchOptions,
+  nodeProgram,
+  pythonProgram,
+  runTrial,
+  type Setting,
+  settingsOf,
+  type Trial,
+} from './trial.js';
 
 /** hf: float32 weights under bfloat16 autocast (for float32: without); hf-bf16: weights and gradients in bfloat16. */
 export const updateRivals = ['hf', 'hf-bf16'];
@@ -25,73 +29,52 @@ export function microBatchFromName(name: string, promptTokens: number): MicroBat
   );
 }
 
-export interface UpdateBenchOptions {
+/** rivals: names out of updateRivals. program: archer-bench-products. */
+export interface UpdateBenchOptions extends BenchOptions {
   model: ModelFolder;
   /** As the rows call it. */
   modelName: string;
   shapes: MicroBatchShape[];
-  dtypes: Dtype[];
-  threads: number[];
-  memory: Memory[];
-  /** Names out of updateRivals. Without a Python they are not run. */
-  rivals: string[];
-  python?: Python;
-  pairs: number;
-  /** Path of archer-bench-products. */
-  program: string;
-  /** Before the start. */
-  load: number;
-  busyCores: number;
-  signal?: AbortSignal;
-  onProgress?: (what: string) => void;
-  /** A rival that failed and is left out. */
-  onDropped?: (setting: string, name: string, reason: string) => void;
-}
-
-interface Setting {
-  shape: MicroBatchShape;
-  dtype: Dtype;
-  threads: number;
-  memory: Memory;
 }
 
 /** Rows as they are measured, setting by setting: first the rate of the products, then the rivals. */
 export async function* benchUpdate(options: UpdateBenchOptions): AsyncGenerator<BenchRow[]> {
-  for (const setting of settingsOf(options)) {
-    const { shape, dtype, threads, memory } = setting;
-    const shapeName = `${options.modelName} ${shape.sequences}x${shape.tokens}`;
-    const name = `${shapeName} ${dtype} ${threads === 1 ? '1 thread' : `${threads} threads`} ${memory} memory`;
-    const rivals = options.python ? options.rivals.filter((rival) => rival !== 'hf-bf16' || dtype === 'bf16') : [];
-    const groups = groupsWithin(rivals, {
-      always: 1e9 + peakBytes(options.model, shape) / 2,
-      bytesOf: () => peakBytes(options.model, shape),
-      budget: 0.7 * freemem(),
-    });
-    for (const [i, group] of groups.entries()) {
-      const { measurements, dropped, foreignCores } = await interleave(contestants(options, group, setting), {
-        pairs: options.pairs,
-        signal: options.signal,
-        onProgress: (what) => options.onProgress?.(`${name}: ${what}`),
-      });
-      for (const one of dropped) options.onDropped?.(name, one.name, one.reason);
-      const [ours, measured, ...others] = measurements;
-      const rate = rateMeasurement(measured!, trainingWork(options.model.nativeConfig, shape));
-      const { load, busyCores } = options;
-      const circumstances = { load, busyCores, foreignCores, threads };
-      const tokens = shape.sequences * shape.tokens;
-      const context = { bench: 'update', device: 'cpu', shape: shapeName, dtype, memory, tokens, ...circumstances };
-      // A second group has its own measurement of the products, which serves its own rivals alone.
-      yield [...(i === 0 ? [rate] : []), ...others].map((rival) => makeRow(context, ours!, rival, rate));
-    }
+  for (const [shape, setting] of settingsOf(options.shapes, options)) {
+    yield* runTrial(options, trialOf(options, shape, setting));
   }
 }
 
-function settingsOf({ shapes, dtypes, threads, memory }: UpdateBenchOptions): Setting[] {
-  return memory.flatMap((one) =>
-    shapes.flatMap((shape) =>
-      dtypes.flatMap((dtype) => threads.map((count) => ({ shape, dtype, threads: count, memory: one }))),
-    ),
-  );
+function trialOf(options: UpdateBenchOptions, shape: MicroBatchShape, setting: Setting): Trial {
+  const { model, modelName, program, python, rivals } = options;
+  const { sequences, tokens, promptTokens } = shape;
+  const { dtype, threads, memory } = setting;
+  const work = trainingWork(model.nativeConfig, shape);
+  const variables = environment(threads, memory);
+  const common = argumentsOf({ dtype, threads });
+  const task = [
+    ...argumentsOf({ model: model.path }),
+    ...common,
+    ...argumentsOf({ sequences, tokens, 'prompt-tokens': promptTokens }),
+  ];
+  const products = argumentsOf({ products: work.layers.map(layerName).join(',') });
+  return {
+    bench: 'update',
+    shape: `${modelName} ${sequences}x${tokens}`,
+    setting,
+    tokens: sequences * tokens,
+    rivals: python ? rivals.filter((rival) => rival !== 'hf-bf16' || dtype === 'bf16') : [],
+    ourBytes: 1e9 + peakBytes(model, shape) / 2,
+    rivalBytes: () => peakBytes(model, shape),
+    archer: [...variables, ...nodeProgram('serve-update.js'), ...task],
+    floor: { name: 'gemm-rate', args: [...variables, program, ...common, ...products] },
+    rivalArgs: (rival) => [
+      ...variables,
+      ...pythonProgram(python, 'rivals_update.py'),
+      ...argumentsOf({ serve: rival }),
+      ...task,
+    ],
+    floorOf: (measured) => rateMeasurement(measured, work),
+  };
 }
 
 // Roughly, of autograd: weights and gradients, some 16 numbers of 4 bytes per token and hidden or intermediate unit of a layer, and
@@ -101,34 +84,4 @@ function peakBytes({ nativeConfig }: ModelFolder, { sequences, tokens, promptTok
   const weights = vocabSize * hiddenSize + numLayers * (4 * hiddenSize ** 2 + 3 * hiddenSize * intermediateSize);
   const activations = 64 * sequences * tokens * numLayers * (hiddenSize + intermediateSize);
   return 5e8 + 8 * weights + activations + 20 * sequences * (tokens - promptTokens) * vocabSize;
-}
-
-function contestants(options: UpdateBenchOptions, rivals: string[], setting: Setting): ContestantSpec[] {
-  const { model, program, python } = options;
-  const { shape, dtype, threads, memory } = setting;
-  const common = ['--dtype', dtype, '--threads', String(threads)];
-  const task = [
-    '--model',
-    model.path,
-    ...common,
-    '--sequences',
-    String(shape.sequences),
-    '--tokens',
-    String(shape.tokens),
-    '--prompt-tokens',
-    String(shape.promptTokens),
-  ];
-  const start = (name: string, command: string[], isRequired = false): ContestantSpec => ({
-    name,
-    isRequired,
-    command: 'env',
-    args: [...environment(threads, memory), ...command],
-  });
-  const products = trainingWork(model.nativeConfig, shape).layers.map(layerName).join(',');
-  const script = join(packageRoot, 'bench/rivals_update.py');
-  return [
-    start('archer', [process.execPath, join(packageRoot, 'dist/bench/serve-update.js'), ...task], true),
-    start('gemm-rate', [program, ...common, '--products', products], true),
-    ...rivals.map((name) => start(name, [python!.command, script, '--serve', name, ...task])),
-  ];
 }

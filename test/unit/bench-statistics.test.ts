@@ -1,15 +1,28 @@
 // Ratios, medians, rows and the judgement whether they may be quoted, from timings made up for the purpose.
 import { describe, expect, test } from '@jest/globals';
 import type { Sample } from '../../lib/bench/contestant.js';
-import { groupByMemory, namedShapes, rivalNames, shapeFromName } from '../../lib/bench/loss.js';
+import { groupsWithin } from '../../lib/bench/environment.js';
+import { lossBytes, namedShapes, rivalNames, shapeFromName } from '../../lib/bench/loss.js';
 import { processCpuSeconds, systemCpuSeconds } from '../../lib/bench/machine.js';
 import { makeRow, median, ratiosOf, reasonsNotToQuote } from '../../lib/bench/statistics.js';
 import { benchTable } from '../../lib/bench/table.js';
 
 const samples = (...seconds: number[]): Sample[] => seconds.map((one) => ({ seconds: one, cpuSeconds: one }));
-const measurement = (name: string, timings: Sample[], peakBytes?: number) => ({ name, samples: timings, peakBytes, details: {} });
+const measurement = (name: string, timings: Sample[], peakBytes?: number) => ({
+  name,
+  samples: timings,
+  peakBytes,
+  details: {},
+});
 const quiet = { load: 0.1, busyCores: 0.02, foreignCores: 0.01, threads: 1 };
-const context = { bench: 'loss', device: 'cpu', shape: 'smollm2-512', dtype: 'bf16', memory: 'kept' as const, ...quiet };
+const context = {
+  bench: 'loss',
+  device: 'cpu',
+  shape: 'smollm2-512',
+  dtype: 'bf16',
+  memory: 'kept' as const,
+  ...quiet,
+};
 
 const ours = samples(1, 1.02, 0.98, 1, 1.01, 0.99, 1);
 const rival = samples(2, 2.02, 1.98, 2.02, 2, 1.98, 2);
@@ -31,7 +44,16 @@ describe('a row', () => {
   test('holds the rival’s time and memory over ours', () => {
     const floor = measurement('gemm-floor', samples(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5));
     const row = makeRow(context, measurement('archer', ours, 100e6), measurement('naive', rival, 1600e6), floor);
-    expect(row).toMatchObject({ against: 'naive', ratio: 2, cpu_ratio: 2, memory_ratio: 16, pairs: 7, threads: 1, quotable: true, reasons: [] });
+    expect(row).toMatchObject({
+      against: 'naive',
+      ratio: 2,
+      cpu_ratio: 2,
+      memory_ratio: 16,
+      pairs: 7,
+      threads: 1,
+      quotable: true,
+      reasons: [],
+    });
     expect(row.ratio_min).toBeCloseTo(1.98, 2);
     expect(row.ratio_max).toBeCloseTo(2.02, 2);
     expect(row.rival_over_floor).toBe(4);
@@ -50,14 +72,18 @@ describe('a row', () => {
 });
 
 describe('a result may not be quoted', () => {
-  const reason = (change: Partial<typeof quiet>, a = ours, b = rival) => reasonsNotToQuote(a, b, { ...quiet, ...change });
+  const reason = (change: Partial<typeof quiet>, a = ours, b = rival) =>
+    reasonsNotToQuote(a, b, { ...quiet, ...change });
 
   test('but a quiet one may', () => expect(reason({})).toEqual([]));
   test('at a high load average', () => expect(reason({ load: 0.8 })).toEqual(['load average 0.80 before the start']));
-  test('when processors were busy', () => expect(reason({ busyCores: 1 })).toEqual(['1.00 processors busy before the start']));
-  test('when others computed meanwhile', () => expect(reason({ foreignCores: 0.4 })).toEqual(['others used 0.40 processors meanwhile']));
+  test('when processors were busy', () =>
+    expect(reason({ busyCores: 1 })).toEqual(['1.00 processors busy before the start']));
+  test('when others computed meanwhile', () =>
+    expect(reason({ foreignCores: 0.4 })).toEqual(['others used 0.40 processors meanwhile']));
   test('with few pairs', () => expect(reason({}, ours.slice(0, 6), rival.slice(0, 6))).toEqual(['only 6 pairs of 7']));
-  test('where the pairs spread', () => expect(reason({}, ours, samples(2, 2, 2, 2, 2, 2, 2.4))).toEqual(["the pairs' ratios spread by 22 %"]));
+  test('where the pairs spread', () =>
+    expect(reason({}, ours, samples(2, 2, 2, 2, 2, 2, 2.4))).toEqual(["the pairs' ratios spread by 22 %"]));
   test('where a single thread waited for a processor', () => {
     const starved = ours.map(({ seconds }) => ({ seconds, cpuSeconds: 0.8 * seconds }));
     expect(reason({}, starved)).toEqual(['a thread got 80 % of a processor']);
@@ -71,15 +97,20 @@ describe('shapes', () => {
     expect(shapeFromName('8x16x50')).toEqual({ name: '8x16x50', tokens: 8, hidden: 16, vocabulary: 50 });
   });
   test.each(['smollm3', '8x16', '8x16x50x2', '0x16x50', '8x16x1', '-8x16x50'])('%s is refused', (name) => {
-    expect(() => shapeFromName(name)).toThrow(expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining(name) }));
+    expect(() => shapeFromName(name)).toThrow(
+      expect.objectContaining({ code: 'ARCHER_E_CONFIG', message: expect.stringContaining(name) }),
+    );
   });
 });
 
 test('rivals that do not fit into memory together are run in groups, each beside ours', () => {
-  const shape = namedShapes['smollm2-2048']!;
-  expect(groupByMemory(rivalNames, shape, 'bf16', 1e12)).toEqual([rivalNames]);
-  expect(groupByMemory(rivalNames, shape, 'bf16', 0)).toEqual(rivalNames.map((name) => [name]));
-  expect(groupByMemory([], shape, 'bf16', 0)).toEqual([[]]);
+  const { ourBytes, rivalBytes } = lossBytes(namedShapes['smollm2-2048']!, 'bf16');
+  const groups = (rivals: string[], budget: number) =>
+    groupsWithin(rivals, { always: ourBytes, bytesOf: rivalBytes, budget });
+  expect(groups(rivalNames, 1e12)).toEqual([rivalNames]);
+  expect(groups(rivalNames, 0)).toEqual(rivalNames.map((name) => [name]));
+  expect(groups(rivalNames, ourBytes + rivalBytes('naive') + rivalBytes('trl'))[0]).toEqual(['naive', 'trl']);
+  expect(groups([], 0)).toEqual([[]]);
 });
 
 test('/proc is read right: idle time left out, stolen time counted, any name of a process', () => {
