@@ -70,6 +70,7 @@ async function make(): Promise<Served> {
     scorer,
     sampler: createSampler({ size: task.batch, seed: config.trainer.seed }),
     memory: { microBatchTokens: tokensPerPass, kvBudgetBytes: 0 },
+    keepBuffers: true, // as a run does where memory is not short
     prompts: randomSequences(task.batch, task.promptTokens, folder.nativeConfig.vocabSize).map(promptOf),
     validation: [],
     runDir: '',

@@ -4,7 +4,7 @@ import { loraOptions, type ResolvedConfig, needsReference } from '../config/inde
 import type { MemoryParts, MemoryRequest, NativeModelConfig } from '../native/types.js';
 import { problemsPerRound } from './evaluate.js';
 
-/** What a step does one after the other. Each gives its buffers back before the next begins. */
+/** What a step does one after the other; none needs its buffers while another runs. */
 export const phases = ['sampling', 'scoring', 'update'] as const;
 export type Phase = (typeof phases)[number];
 
@@ -19,6 +19,8 @@ export interface MemoryPart {
 export interface MemoryChoices {
   dtype: 'float32' | 'bfloat16';
   gradientCheckpointing: boolean;
+  /** Whether buffers stay between phases and steps, for the system clears every page that it gives out again. */
+  keepBuffers: boolean;
   /** Tokens that a micro-batch computes, and a scoring pass. */
   microBatchTokens: number;
   /** 0: the cache grows as it must. */
@@ -68,6 +70,7 @@ function firstChoices({ config }: MemoryJob): MemoryChoices {
   return {
     dtype: config.model.dtype,
     gradientCheckpointing: config.model.gradient_checkpointing === true,
+    keepBuffers: false,
     microBatchTokens: config.actor.ppo_max_token_len || defaultTokens,
     kvBudgetBytes: config.rollout.kv_budget_bytes,
     // Under adapters the reference is the model itself.
@@ -151,6 +154,8 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
     group: kvFor((round) => round.n),
     sequence: kvFor(() => 1),
   };
+  // Kept are the arena and the loss chunk, by the trainer, and what is freed between phases, by the allocator.
+  const during = (phase: Phase): Pick<MemoryPart, 'phase'> => (choices.keepBuffers ? {} : { phase });
   const list: MemoryPart[] = [
     { name: 'process', bytes: job.processBytes + growthBytes },
     { name: 'weights', bytes: parts.weights },
@@ -160,11 +165,11 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
     { name: 'reference model', bytes: choices.hasReference ? parts.weights : 0 },
     { name: 'responses', bytes: responses * choices.maxResponseLength * bytesPerResponseToken },
     { name: 'KV cache', bytes: kv.bytes, phase: 'sampling' },
-    { name: 'sampling buffers', bytes: parts.sampling, phase: 'sampling' },
-    { name: 'scoring buffers', bytes: parts.scoring, phase: 'scoring' },
-    { name: 'activations', bytes: parts.activations, phase: 'update' },
-    { name: 'micro-batch buffers', bytes: parts.microBatch, phase: 'update' },
-    { name: 'loss chunk', bytes: parts.lossChunk, phase: 'update' },
+    { name: 'sampling buffers', bytes: parts.sampling, ...during('sampling') },
+    { name: 'scoring buffers', bytes: parts.scoring, ...during('scoring') },
+    { name: 'activations', bytes: parts.activations, ...during('update') },
+    { name: 'micro-batch buffers', bytes: parts.microBatch, ...during('update') },
+    { name: 'loss chunk', bytes: parts.lossChunk, ...during('update') },
   ];
   const sumOf = (phase: Phase) =>
     list.reduce((sum, part) => sum + (part.phase === undefined || part.phase === phase ? part.bytes : 0), 0);
@@ -183,28 +188,30 @@ export function estimateMemory(job: MemoryJob, choices: MemoryChoices): MemoryPl
 
 /**
  * The plan of a run: the configuration as it is where that fits, else with what it leaves to the plan cut down, the cheapest
- * first. It may still not fit: lib/train/memory-remedies.ts.
+ * first. It may still not fit: lib/train/memory-remedies.ts. Buffers are kept where all of them fit.
  *
- * @param kept choices of the run's beginning, which a resumed run does not change: its last bits depend on them
+ * @param resumed choices of the run's beginning, which a resumed run does not change: its last bits depend on them
  */
 export function planMemory(
   job: MemoryJob,
-  kept?: Pick<MemoryChoices, 'microBatchTokens' | 'kvBudgetBytes'>,
+  resumed?: Pick<MemoryChoices, 'microBatchTokens' | 'kvBudgetBytes'>,
 ): MemoryPlan {
   const { actor, model } = job.config;
-  const fewerTokens = actor.ppo_max_token_len === 0 && !kept;
+  const fewerTokens = actor.ppo_max_token_len === 0 && !resumed;
   const steps: Partial<MemoryChoices>[] = [
     ...(fewerTokens ? [{ microBatchTokens: fewTokens }] : []),
     ...(model.gradient_checkpointing === 'auto' ? [{ gradientCheckpointing: true }] : []),
     ...(fewerTokens ? [{ microBatchTokens: veryFewTokens }] : []),
   ];
-  let plan = estimateMemory(job, { ...firstChoices(job), ...kept });
+  let plan = estimateMemory(job, { ...firstChoices(job), ...resumed });
   for (const step of steps) {
     if (Math.max(plan.phases.scoring, plan.phases.update) <= job.budgetBytes) break;
     plan = estimateMemory(job, { ...plan.choices, ...step });
   }
   // Where sampling does not fit, its cache gets what is left, and sequences wait for one another.
   const left = job.budgetBytes - (plan.phases.sampling - plan.kv.bytes);
-  const isShort = plan.phases.sampling > job.budgetBytes && plan.choices.kvBudgetBytes === 0 && !kept;
-  return isShort && left >= plan.kv.group ? estimateMemory(job, { ...plan.choices, kvBudgetBytes: left }) : plan;
+  const isShort = plan.phases.sampling > job.budgetBytes && plan.choices.kvBudgetBytes === 0 && !resumed;
+  if (isShort && left >= plan.kv.group) plan = estimateMemory(job, { ...plan.choices, kvBudgetBytes: left });
+  const kept = estimateMemory(job, { ...plan.choices, keepBuffers: true });
+  return kept.peakBytes <= job.budgetBytes ? kept : plan;
 }

@@ -24,10 +24,11 @@ export function memoryRows(plan: MemoryPlan): Rows {
 const verbs = { sampling: 'sampling', scoring: 'scoring', update: 'updating' };
 
 export function choiceRows({ choices }: MemoryPlan): Rows {
-  const { microBatchTokens, gradientCheckpointing, kvBudgetBytes, hasReference, dtype } = choices;
+  const { microBatchTokens, gradientCheckpointing, keepBuffers, kvBudgetBytes, hasReference, dtype } = choices;
   return {
     'tokens per micro-batch': String(microBatchTokens),
     'gradient checkpointing': gradientCheckpointing ? 'on' : 'off',
+    buffers: keepBuffers ? 'kept between phases' : 'given back after each phase',
     'KV cache':
       kvBudgetBytes > 0 ? `at most ${bytesText(kvBudgetBytes)}; sequences without room wait` : 'as large as it grows',
     'reference model': hasReference

@@ -186,7 +186,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
     const plan = planMemory(job, state?.memory);
     refuseUnlessItFits(job, plan);
     this.plan = plan;
-    const { microBatchTokens, kvBudgetBytes, gradientCheckpointing } = plan.choices;
+    const { microBatchTokens, kvBudgetBytes, gradientCheckpointing, keepBuffers } = plan.choices;
     const { dtype } = config.model;
     const load = (from: ModelFolder, trainable: boolean) =>
       Weights.load(from, { dtype, trainable, numThreads: config.num_threads, signal });
@@ -258,6 +258,7 @@ export class TrainingRun implements AsyncIterable<StepRecord>, AsyncDisposable {
       scorer,
       sampler,
       memory: { microBatchTokens, kvBudgetBytes },
+      keepBuffers,
       prompts: data.prompts,
       validation: validation?.prompts ?? [],
       runDir: folder.dir,

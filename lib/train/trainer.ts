@@ -41,6 +41,8 @@ export interface TrainerParts {
   sampler: Sampler;
   /** What the memory plan has chosen and results depend on, if only in their last bits. */
   memory: Required<TrainerState>['memory'];
+  /** Of MemoryChoices. */
+  keepBuffers: boolean;
   prompts: TrainPrompt[];
   validation: TrainPrompt[];
   runDir: string;
@@ -110,9 +112,8 @@ export class Trainer {
     const stopwatch = new Stopwatch(this.parts.trace);
     const progress: ShowProgress = (stage, fraction, detail) => sinks.progress({ step, stage, fraction, detail });
 
-    // Each phase gives its memory back before the next one takes its own: the peak is the largest of them, not their sum.
     const collected = await this.collect(step, stopwatch, signal, progress);
-    await optimizer.releaseMemory();
+    await this.endPhase();
     if (collected.kept.length === 0) sinks.note(nothingLeft(step, collected));
     const { old_log_prob: mode } = config.actor;
     const recomputeOldLogProbs = mode === 'recompute' || (mode === 'auto' && this.rolloutDisagrees);
@@ -124,7 +125,7 @@ export class Trainer {
       signal,
       progress,
     });
-    await optimizer.releaseMemory();
+    await this.endPhase();
     const lr = this.learningRate();
     const loss = lossOptions(config);
     const update = await stopwatch.time('update_actor', () =>
@@ -142,7 +143,7 @@ export class Trainer {
         onProgress: (done, total) => progress('update', done / total),
       }),
     );
-    await optimizer.releaseMemory();
+    await this.endPhase();
     this.done = step;
     this.cursor = sampler.state();
     this.responseLengths.record(collected.sampled);
@@ -169,6 +170,11 @@ export class Trainer {
     const record = await this.record(metrics, stopwatch);
     if (this.isDue(config.trainer.save_freq)) await this.save();
     return record;
+  }
+
+  /** Where memory is short a phase gives its own back before the next begins: the peak is the largest of them, not their sum. */
+  private async endPhase(): Promise<void> {
+    if (!this.parts.keepBuffers) await this.parts.optimizer.releaseMemory();
   }
 
   private traced<Result>(name: string, work: () => Promise<Result>): Promise<Result> {

@@ -43,12 +43,18 @@ const settings = (...more: string[]) =>
     `reward.path=${dir.path}/reward.mjs`,
     'reward.self_test=false',
     'reward.workers=1',
-    'trainer.total_training_steps=1',
+    'trainer.total_training_steps=2', // the second begins with what the first has kept
     'trainer.save_freq=-1',
     'trainer.resume_mode=disable',
     `trainer.default_local_dir=${dir.path}/runs`,
     ...more,
   ].flatMap((one) => ['--set', one]);
+
+/** Bytes that hold the run, if the update gives its buffers back before sampling and scoring. */
+async function lessThanAll(given: string[]): Promise<number> {
+  const { memory } = JSON.parse((await runCli('plan', '--json', ...given)).stdout);
+  return memory.peakBytes - 16 * 2 ** 20;
+}
 
 describe('the planned peak is within 10 % of the measured one', () => {
   const withoutReference = 'actor.low_entropy_kl_loss_coef=0';
@@ -63,16 +69,21 @@ describe('the planned peak is within 10 % of the measured one', () => {
       ['model.dtype=float32', 'model.gradient_checkpointing=true'],
     ],
     ['float32', ['model.dtype=float32', withoutReference]],
+    ['bfloat16, less than it takes to keep buffers', ['model.dtype=bfloat16', withoutReference, 'less']],
   ])(
     '%s',
     async (_, changes) => {
-      const { code, stdout } = await runCli('train', '--json', ...settings(...changes));
+      const isShort = changes.at(-1) === 'less';
+      const roomy = settings(...changes.slice(0, isShort ? -1 : undefined));
+      const budget = isShort ? ['--set', `memory_budget=${await lessThanAll(roomy)}`] : [];
+      const { code, stdout } = await runCli('train', '--json', ...roomy, ...budget);
       expect(code).toBe(0);
       const events = stdout
         .trim()
         .split('\n')
         .map((line) => JSON.parse(line));
       const { memory } = events.find(({ event }) => event === 'plan');
+      expect(memory.choices.keepBuffers).toBe(!isShort);
       const measured = events.filter(({ event }) => event === 'step').at(-1).timings['perf/max_memory_gb'] * 2 ** 30;
       // What the process held before it loaded the model is measured, not planned.
       const before = memory.parts.find(({ name }: { name: string }) => name === 'process').bytes;

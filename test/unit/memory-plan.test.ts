@@ -55,9 +55,21 @@ test('parts add up by phase; a prompt’s whole pages count once for its group',
   expect(bytesOf(plan, 'master weights')).toBeUndefined();
   expect(bytesOf(plan, 'activations')).toBe(1024 * mib);
   const always = plan.parts.filter(({ phase }) => phase === undefined).reduce((sum, { bytes }) => sum + bytes, 0);
-  expect(plan.phases).toEqual({ sampling: always + 135 * mib, scoring: always, update: always + 1024 * mib });
-  expect([plan.peakPhase, plan.peakBytes]).toEqual(['update', plan.phases.update]);
+  // The update's activations stay through sampling and scoring.
+  expect(plan.choices.keepBuffers).toBe(true);
+  expect(plan.phases).toEqual({ sampling: always + 135 * mib, scoring: always, update: always });
+  expect([plan.peakPhase, plan.peakBytes]).toEqual(['sampling', plan.phases.sampling]);
   expect(bytesOf(planMemory(job(1e6, 'actor.low_entropy_kl_loss_coef=0')), 'reference model')).toBeUndefined();
+});
+
+test('the update gives its buffers back where they do not fit beside another phase, and nothing else is cut down for it', () => {
+  const roomy = planMemory(job(1e6));
+  const short = planMemory(job(roomy.peakBytes / mib - 1));
+  expect(short.choices).toEqual({ ...roomy.choices, keepBuffers: false });
+  const always = roomy.phases.update - 1024 * mib;
+  expect(short.phases).toEqual({ sampling: always + 135 * mib, scoring: always, update: always + 1024 * mib });
+  expect(short.peakPhase).toBe('update');
+  expect(planMemory(job(roomy.peakBytes / mib)).choices.keepBuffers).toBe(true);
 });
 
 test('what the configuration leaves open is cut down step by step, what it says is not', () => {
@@ -75,7 +87,8 @@ test('what the configuration leaves open is cut down step by step, what it says 
 });
 
 test('where sampling is short of room the cache gets what is left, if that holds a group', () => {
-  const fixed = planMemory(job(1e6)).phases.scoring / mib;
+  const roomy = planMemory(job(1e6));
+  const fixed = roomy.phases.scoring / mib - 1024; // without activations
   const enough = planMemory(job(fixed + 100));
   expect(enough.choices.kvBudgetBytes).toBe(100 * mib);
   expect(enough.phases.sampling).toBe(enough.budgetBytes);
