@@ -229,7 +229,9 @@ function raised(error: unknown): Failure {
   const type = String((error as { type?: unknown } | null)?.type);
   const message = String((error as { message?: unknown } | null)?.message);
   const text = `${type}: ${message}`.slice(0, 300);
-  if (type === 'MemoryError') return { outcome: 'crash', detail: 'memory', message: 'out of memory' };
+  // A size above the address space is another exception in 32 bits.
+  const tooLarge = type === 'OverflowError' && message.startsWith("cannot fit 'int' into an index-sized integer");
+  if (type === 'MemoryError' || tooLarge) return { outcome: 'crash', detail: 'memory', message: 'out of memory' };
   if (type === 'BlockingIOError' || /^can't start new thread/.test(message)) {
     return { outcome: 'crash', detail: 'processes', message: text };
   }

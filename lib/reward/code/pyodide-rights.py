@@ -2,6 +2,23 @@
 # the limits of the process (pyodide.ts) and of Node (pyodide-runner.mjs).
 import os
 import sys
+import threading
+
+
+def start(self):
+    """There are no threads here. One runs from its start to its end, as it may anywhere: programs use one for its stack."""
+    if self._started.is_set():
+        raise RuntimeError('threads can only be started once')
+    self._started.set()
+    try:
+        self.run()
+    except BaseException:
+        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), self]))
+
+
+threading.Thread.start = start
+threading.Thread.join = lambda self, timeout=None: None
+threading.Thread.is_alive = lambda self: False
 
 
 def hide():

@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url';
 
 const [folder, text] = process.argv.slice(2);
 const imageDescriptor = 4;
+process.title = 'pyodide'; // as ps shows it
 
 // Without the line of source that Node would print: it is a megabyte long.
 process.on('uncaughtException', (error) => process.exit(statusOf(error)));
@@ -71,7 +72,8 @@ function run() {
 function statusOf(error) {
   if (error.name === 'Exit') return process.exitCode; // os._exit(); Emscripten has noted its status there
   if (error instanceof WebAssembly.RuntimeError) process.abort();
-  const kind = error instanceof RangeError ? (/stack/.test(error.message) ? 'RecursionError' : 'MemoryError') : error.name;
+  const kind =
+    error instanceof RangeError ? (/stack/.test(error.message) ? 'RecursionError' : 'MemoryError') : error.name;
   fs.writeSync(2, `\n${kind}: ${error.message.split('\n')[0]}\n`);
   return 1;
 }

@@ -11,7 +11,7 @@ import type { Interpreter, Limits, Sandbox } from './sandbox.js';
 const runner = fileURLToPath(new URL('./pyodide-runner.mjs', import.meta.url));
 const node = realpathSync(process.execPath);
 /** Of Node and the compiled interpreter, beside Python's own memory. */
-const overheadMiB = 1024;
+const overheadMiB = 768;
 /** Processor time until the answer begins, on a slow machine. */
 const startSeconds = 30;
 const stackKiB = 64 * 1024;
@@ -62,14 +62,19 @@ function argv({ memoryMiB, cpuSeconds, processes, confined }: Limits, [folder = 
     `ulimit -s ${stackKiB} 2>/dev/null && set -- --stack-size=${stackKiB - 4096} "$@"`,
     'set -- "$node" "$@"',
     // bubblewrap does this itself: nothing survives the worker that started it.
-    ...(confined ? [] : ['setpriv --pdeathsig KILL true 2>/dev/null && set -- setpriv --pdeathsig KILL --no-new-privs "$@"']),
+    ...(confined
+      ? []
+      : ['setpriv --pdeathsig KILL true 2>/dev/null && set -- setpriv --pdeathsig KILL --no-new-privs "$@"']),
     'exec "$@"',
   ].join('\n');
-  const permission = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission';
+  const permission = process.allowedNodeEnvironmentFlags.has('--permission')
+    ? '--permission'
+    : '--experimental-permission';
   return [
     ...['/bin/sh', '-c', script, 'sh', node],
     ...['--no-warnings', permission, `--allow-fs-read=${folder}`, `--allow-fs-read=${runner}`],
-    ...['--disallow-code-generation-from-strings', '--max-old-space-size=256', `--wasm-max-mem-pages=${memoryMiB * 16}`],
+    ...['--disallow-code-generation-from-strings', `--wasm-max-mem-pages=${memoryMiB * 16}`],
+    ...['--max-old-space-size=256', '--v8-pool-size=1'],
     ...[runner, folder, ...rest],
   ];
 }
