@@ -29,6 +29,7 @@ def hide():
     sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type) and finder.__module__ != '_pyodide._importhook']
     sys.path = [entry for entry in sys.path if entry]
     os.environ.clear()
+    sys.stdout.reconfigure(line_buffering=False, write_through=False)
 
 
 def confine(limits, readable):
