@@ -45,5 +45,5 @@ function weaker(description: string): string {
 }
 
 function inWebAssembly(description: string): string {
-  return `Judged programs run under ${description}: no threads, no subprocesses, no asyncio, and each program starts more slowly and runs slower than in python3 (docs/code-verifier.md).`;
+  return `Judged programs run under ${description}: no concurrent threads, no subprocesses, no asyncio, and programs start and run several times slower than in python3 (docs/code-verifier.md).`;
 }

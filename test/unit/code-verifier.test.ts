@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { checkCodeVerifier } from '../../lib/reward/code/check.js';
-import { isolationLevels } from '../../lib/reward/code/sandbox.js';
+import { type InterpreterKind, isolationLevels } from '../../lib/reward/code/sandbox.js';
 import { type CodeVerifier, createCodeVerifier } from '../../lib/reward/code.js';
 import { createScorer } from '../../lib/reward/score.js';
 import type { RewardInput, Verdict } from '../../lib/reward/types.js';
@@ -400,35 +400,97 @@ for (const place of places) {
   });
 }
 
+/** Everything that Python may find of JavaScript, however deeply it was put away. */
+const findBridge =
+  'import gc\nbridge = next(o.jsproxies["pyodide_js"] for o in gc.get_objects() if type(o).__name__ == "JsFinder")\n';
+
+const weakest = await createCodeVerifier({
+  interpreter: 'pyodide',
+  isolation: 'rlimits',
+  testSeconds: 5,
+  memoryMiB: 512,
+}).catch(() => undefined);
+
+(weakest === undefined ? describe.skip : describe)('pyodide alone, without namespaces', () => {
+  test.each([
+    ['imports the bridge', 'import js', 'wrong exception'],
+    [
+      'evaluates JavaScript',
+      `${findBridge}bridge.runPython.constructor("return process")()\nprint(7)`,
+      'wrong exception',
+    ],
+    [
+      'evaluates it through C',
+      'import ctypes\nctypes.CDLL(None).emscripten_run_script(b"1")\nprint(7)',
+      'wrong exception',
+    ],
+    ['mounts the disk', `${findBridge}bridge.mountNodeFS("/tmp/disk", "/etc")\nprint(7)`, 'wrong exception'],
+    ['starts a shell', 'import os\nos.system("true")\nprint(7)', 'wrong exception'],
+    ['listens', 'import socket\ns = socket.socket()\ns.bind(("", 4444))\ns.listen()\nprint(7)', 'wrong exception'],
+    [
+      'memory of JavaScript',
+      `${findBridge}kind, x = bridge._module.HEAPU8.constructor, []\nwhile True: x.append(kind.new(10**8).fill(1))`,
+      'wrong exception',
+    ],
+    ['reads what no memory holds', 'import ctypes\nctypes.memset(2**32 - 65536, 1, 65536)', 'crash signal'],
+    ['frees a deep value', 'x = []\nfor i in range(10**6): x = [x]\ndel x\nprint(7)', 'wrong exception'],
+  ])('%s', async (_name, program, outcome) => {
+    expect(label((await weakest?.verify(input(program, printed))) as Verdict)).toBe(outcome);
+  });
+
+  test('doctor’s own test passes', async () => {
+    expect(await checkCodeVerifier({ interpreter: 'pyodide', isolation: 'rlimits' })).toMatch(/judged as they must be/);
+  });
+});
+
 const humanEval = '../shared/data/humaneval/HumanEval.jsonl.gz';
 const withHumanEval = existsSync(humanEval) ? test : test.skip;
 if (!existsSync(humanEval)) console.log(`skipped: HumanEval, because there is no ${humanEval}`);
 
+const humanEvalRows = () =>
+  gunzipSync(readFileSync(humanEval))
+    .toString()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+const withPyodide = weakest === undefined ? test.skip : withHumanEval;
+
+/** The outcomes of the reference solutions, changed by what `change` adds to each. */
+async function judgeHumanEval(
+  interpreter: InterpreterKind,
+  rows: ReturnType<typeof humanEvalRows>,
+  change: (name: string) => string,
+) {
+  const scorer = await createScorer({ name: 'code', workers: 2, timeoutSeconds: 30, code: { interpreter } });
+  try {
+    const inputs = rows.map(({ prompt, canonical_solution: body, test: code, entry_point }) =>
+      input(`${prompt}${body}\n${change(entry_point)}`, code, { entry_point }),
+    );
+    return (await scorer.score(inputs)).map((verdict) => verdict.outcome);
+  } finally {
+    await scorer.dispose();
+  }
+}
+
+const unchanged = () => '';
+const broken = (name: string) =>
+  `_right = ${name}\ndef ${name}(*args):\n  value = _right(*args)\n  if isinstance(value, bool): return not value\n  if isinstance(value, (int, float)): return value + 1\n  if isinstance(value, (str, list, tuple)): return value + type(value)("x")\n  return 0\n`;
+
 withHumanEval(
   'HumanEval: every reference solution passes, and every one with a changed result fails',
   async () => {
-    const rows = gunzipSync(readFileSync(humanEval))
-      .toString()
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    const scorer = await createScorer({ name: 'code', workers: 2 });
-    try {
-      const judged = async (change: (name: string) => string) =>
-        (
-          await scorer.score(
-            rows.map(({ prompt, canonical_solution: body, test: code, entry_point }) =>
-              input(`${prompt}${body}\n${change(entry_point)}`, code, { entry_point }),
-            ),
-          )
-        ).map((verdict) => verdict.outcome);
-      const broken = (name: string) =>
-        `_right = ${name}\ndef ${name}(*args):\n  value = _right(*args)\n  if isinstance(value, bool): return not value\n  if isinstance(value, (int, float)): return value + 1\n  if isinstance(value, (str, list, tuple)): return value + type(value)("x")\n  return 0\n`;
-      expect(new Set(await judged(() => ''))).toEqual(new Set(['ok']));
-      expect(new Set(await judged(broken))).toEqual(new Set(['wrong']));
-    } finally {
-      await scorer.dispose();
-    }
+    expect(new Set(await judgeHumanEval('python3', humanEvalRows(), unchanged))).toEqual(new Set(['ok']));
+    expect(new Set(await judgeHumanEval('python3', humanEvalRows(), broken))).toEqual(new Set(['wrong']));
+  },
+  120_000,
+);
+
+withPyodide(
+  'HumanEval in WebAssembly: the same of every 20th',
+  async () => {
+    const rows = humanEvalRows().filter((_, i) => i % 20 === 0);
+    expect(new Set(await judgeHumanEval('pyodide', rows, unchanged))).toEqual(new Set(['ok']));
+    expect(new Set(await judgeHumanEval('pyodide', rows, broken))).toEqual(new Set(['wrong']));
   },
   120_000,
 );

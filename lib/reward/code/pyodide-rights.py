@@ -6,7 +6,7 @@ import threading
 
 
 def start(self):
-    """There are no threads here. One runs from its start to its end, as it may anywhere: programs use one for its stack."""
+    """A thread runs from its start to its end, as it may anywhere: there are none here, and programs use one for its stack."""
     if self._started.is_set():
         raise RuntimeError('threads can only be started once')
     self._started.set()
@@ -26,7 +26,8 @@ def hide():
     bridges = {'js', 'pyodide_js', 'pyodide', '_pyodide', '_pyodide_core'}
     for name in [name for name in sys.modules if name.split('.')[0] in bridges]:
         del sys.modules[name]
-    sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type) and finder.__module__ != '_pyodide._importhook']
+    own = '_pyodide._importhook'
+    sys.meta_path[:] = [finder for finder in sys.meta_path if own not in (finder.__module__, type(finder).__module__)]
     sys.path = [entry for entry in sys.path if entry]
     os.environ.clear()
     sys.stdout.reconfigure(line_buffering=False, write_through=False)
@@ -51,7 +52,7 @@ def run():
         traceback.print_exception(error)
         status = 1
     __import__('atexit')._run_exitfuncs()
-    for stream in {sys.stdout, sys.__stdout__, sys.stderr}:
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
         try:
             stream.flush()
         except Exception:
