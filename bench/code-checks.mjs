@@ -1,7 +1,8 @@
 // The code verifier's checks per second: a trivial program with one test, through the pool of workers. Needs a built
 // dist/ (npm run build:ts).
 //
-//   node bench/code-checks.mjs [--checks 100] [--workers 2] [--isolation auto|bubblewrap|rlimits]
+//   node bench/code-checks.mjs [--checks 100] [--workers 2] [--interpreter auto|python3|pyodide]
+//                              [--isolation auto|bubblewrap|rlimits]
 
 import { parseArgs } from 'node:util';
 import { createScorer } from '../dist/reward/score.js';
@@ -10,11 +11,13 @@ const { values } = parseArgs({
   options: {
     checks: { type: 'string', default: '100' },
     workers: { type: 'string', default: '2' },
+    interpreter: { type: 'string', default: 'auto' },
     isolation: { type: 'string', default: 'auto' },
   },
 });
 const workers = Number(values.workers);
-const scorer = await createScorer({ name: 'code', workers, code: { isolation: values.isolation } });
+const { interpreter, isolation } = values;
+const scorer = await createScorer({ name: 'code', workers, code: { interpreter, isolation } });
 const input = {
   prompt: '',
   response: '```python\nprint(sum(map(int, input().split())))\n```',

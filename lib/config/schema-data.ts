@@ -117,6 +117,11 @@ export const rewardOptions = {
     ),
     memory_mb: int(1024, { min: 64 }, 'Address space of a judged program, in MiB.'),
     max_tests: int(0, { min: 0 }, 'Tests of a program at most, spread evenly over all; 0: all.'),
+    interpreter: oneOf(
+      'auto',
+      ['auto', 'python3', 'pyodide'],
+      'What runs judged programs; auto: python3, and where none can be isolated the npm package pyodide.',
+    ),
     isolation: oneOf(
       'auto',
       ['auto', 'bubblewrap', 'rlimits'],

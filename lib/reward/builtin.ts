@@ -15,7 +15,7 @@ export interface BuiltinOptions {
 export type Judge = (input: RewardInput, stage: (text: string) => void) => Verdict | Promise<Verdict>;
 
 /**
- * @param notice is told, once, when programs are isolated by less than bubblewrap.
+ * @param notice is told, once, what is less than python3 in bubblewrap.
  * @throws ArcherError ARCHER_E_REWARD when `code` is asked for and programs cannot be isolated here.
  */
 export async function createBuiltin(
@@ -25,7 +25,9 @@ export async function createBuiltin(
   let verifier: Promise<CodeVerifier> | undefined;
   const codeVerifier = () => {
     verifier ??= createCodeVerifier(code).then((made) => {
-      if (made.sandbox.isolation !== 'bubblewrap') notice(weaker(made.sandbox.description));
+      const { isolation, interpreter, description } = made.sandbox;
+      if (isolation !== 'bubblewrap') notice(weaker(description));
+      if (interpreter === 'pyodide') notice(inWebAssembly(description));
       return made;
     });
     return verifier;
@@ -40,4 +42,8 @@ export async function createBuiltin(
 
 function weaker(description: string): string {
   return `Judged programs run under ${description}: weaker than bubblewrap, which is not installed or not allowed here (docs/code-verifier.md says what is not prevented).`;
+}
+
+function inWebAssembly(description: string): string {
+  return `Judged programs run under ${description}: no concurrent threads, no subprocesses, no asyncio, and programs start and run several times slower than in python3 (docs/code-verifier.md).`;
 }

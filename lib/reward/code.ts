@@ -5,7 +5,7 @@
 import { findCode } from './code/answer.js';
 import { sameOutput } from './code/output.js';
 import type { Ended, SandboxProcess } from './code/process.js';
-import { findSandbox, type Isolation, type Sandbox } from './code/sandbox.js';
+import { findSandbox, type InterpreterKind, type Isolation, type Sandbox } from './code/sandbox.js';
 import { type AssertTest, type CallTest, type CodeTest, parseTests, type StdinTest, TestsError } from './code/tests.js';
 import { equalValues, parseJson } from './code/wire.js';
 import { startClock, waitedSeconds } from './process-time.js';
@@ -18,11 +18,19 @@ export interface CodeOptions {
   memoryMiB: number;
   /** Tests of a response at most, spread evenly over all; 0: all of them. Default 0. */
   maxTests: number;
+  /** Default auto: python3, and where none can be isolated pyodide. */
+  interpreter: 'auto' | InterpreterKind;
   /** Default auto: the strongest isolation that works here. */
   isolation: 'auto' | Isolation;
 }
 
-export const codeDefaults: CodeOptions = { testSeconds: 6, memoryMiB: 1024, maxTests: 0, isolation: 'auto' };
+export const codeDefaults: CodeOptions = {
+  testSeconds: 6,
+  memoryMiB: 1024,
+  maxTests: 0,
+  interpreter: 'auto',
+  isolation: 'auto',
+};
 
 export interface CodeVerifier {
   sandbox: Sandbox;
@@ -221,7 +229,9 @@ function raised(error: unknown): Failure {
   const type = String((error as { type?: unknown } | null)?.type);
   const message = String((error as { message?: unknown } | null)?.message);
   const text = `${type}: ${message}`.slice(0, 300);
-  if (type === 'MemoryError') return { outcome: 'crash', detail: 'memory', message: 'out of memory' };
+  // A size above the address space is another exception in 32 bits.
+  const tooLarge = type === 'OverflowError' && message.startsWith("cannot fit 'int' into an index-sized integer");
+  if (type === 'MemoryError' || tooLarge) return { outcome: 'crash', detail: 'memory', message: 'out of memory' };
   if (type === 'BlockingIOError' || /^can't start new thread/.test(message)) {
     return { outcome: 'crash', detail: 'processes', message: text };
   }

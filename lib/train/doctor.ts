@@ -27,9 +27,9 @@ export interface CheckResult {
 const sampleText = 'Café: 3 × 4 = 12, “quoted” — tabs\tand\nlines, 汉字, 🙂.';
 
 async function codeVerifier(config: ResolvedConfig): Promise<string> {
-  const { isolation, memory_mb: memoryMiB } = config.reward.code;
+  const { interpreter, isolation, memory_mb: memoryMiB } = config.reward.code;
   try {
-    return await checkCodeVerifier({ isolation, memoryMiB });
+    return await checkCodeVerifier({ interpreter, isolation, memoryMiB });
   } catch (error) {
     if (config.reward.name === 'code') throw error;
     return `not judged here: ${messageOf(error)}`;

@@ -147,6 +147,7 @@ export async function makeScorer(config: ResolvedConfig, reward: RewardFunction 
       testSeconds: code.test_seconds,
       memoryMiB: code.memory_mb,
       maxTests: code.max_tests,
+      interpreter: code.interpreter,
       isolation: code.isolation,
     },
   };

@@ -56,6 +56,9 @@ test('everything needed is in it', () => {
     'dist/cli/main.js',
     'dist/reward/worker.mjs',
     'dist/reward/code/harness.py', // runs inside the sandbox
+    'dist/reward/code/rights.py',
+    'dist/reward/code/pyodide-rights.py',
+    'dist/reward/code/pyodide-runner.mjs',
   ]) {
     expect(paths).toContain(path);
   }

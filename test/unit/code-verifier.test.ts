@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { checkCodeVerifier } from '../../lib/reward/code/check.js';
-import { isolationLevels } from '../../lib/reward/code/sandbox.js';
+import { type InterpreterKind, isolationLevels } from '../../lib/reward/code/sandbox.js';
 import { type CodeVerifier, createCodeVerifier } from '../../lib/reward/code.js';
 import { createScorer } from '../../lib/reward/score.js';
 import type { RewardInput, Verdict } from '../../lib/reward/types.js';
@@ -42,7 +42,7 @@ function descendants(): [number, string][] {
   return [...parents].filter(([pid]) => isOurs(pid)).map(([pid, { command }]) => [pid, command]);
 }
 
-const sandboxed = () => descendants().filter(([, command]) => /^(python|bwrap)/.test(command));
+const sandboxed = () => descendants().filter(([, command]) => /^(python|pyodide|bwrap)/.test(command));
 
 async function untilNone(pids: number[]): Promise<number[]> {
   for (let i = 0; i < 40; i += 1) {
@@ -92,7 +92,7 @@ const stdinCases: [name: string, program: string, outcome: string, needs?: RegEx
   ['writes elsewhere', 'open("/usr/lib/x", "w")\nprint(7)', 'wrong exception'],
   [
     'writes much',
-    'for i in range(100): open(f"/tmp/archer-{i}", "wb").write(b"x" * 10**7)\nprint(7)',
+    'for i in range(200): open(f"/tmp/archer-{i}", "wb").write(b"x" * 10**7)\nprint(7)',
     'wrong exception',
   ],
   [
@@ -134,11 +134,21 @@ const stdinCases: [name: string, program: string, outcome: string, needs?: RegEx
     'thousands of threads',
     'import threading, time\nthreading.stack_size(32768)\nfor _ in range(200): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\nprint(7)',
     'crash processes',
-    /bubblewrap/,
+    /bubblewrap with seccomp/,
   ],
   ['errors without end', 'import sys\nwhile True: sys.stderr.write("x" * 10**6)', 'crash output'],
   ['memory behind file descriptors', 'import os\nos.memfd_create("x")\nprint(7)', 'wrong exception', /seccomp/],
 ];
+
+/** What is otherwise where there are no processes, no signals and no memory that cannot be read. */
+const inWebAssembly = new Map([
+  ['ctypes', 'wrong'],
+  ['kills its group', 'wrong exception'],
+  ['forks 200 times', 'wrong exception'],
+  ['runs a command', 'wrong exception'],
+  ['writes much', 'crash signal'],
+  ['memory behind file descriptors', 'wrong exception'],
+]);
 
 const slowCases: [name: string, program: string, outcome: string][] = [
   ['endless loop', 'while True: pass', 'timeout wall'],
@@ -177,13 +187,22 @@ const valueCases: [name: string, program: string, outcome: string][] = [
 
 const label = (verdict: Verdict) => `${verdict.outcome}${verdict.detail === undefined ? '' : ` ${verdict.detail}`}`;
 
-for (const isolation of isolationLevels) {
-  const made: CodeVerifier | string = await createCodeVerifier({ isolation, testSeconds: 5, memoryMiB: 512 }).catch(
+/** Each level with python3, the strongest with pyodide. */
+const places = [
+  ...isolationLevels.map((isolation) => ({ interpreter: 'python3', isolation }) as const),
+  { interpreter: 'pyodide', isolation: 'auto' } as const,
+];
+
+for (const place of places) {
+  // What python3 prints in a tenth of a second takes WebAssembly seconds.
+  const testSeconds = place.interpreter === 'pyodide' ? 20 : 5;
+  const made: CodeVerifier | string = await createCodeVerifier({ ...place, testSeconds, memoryMiB: 512 }).catch(
     (error: Error) => error.message,
   );
   if (typeof made === 'string') {
-    console.log(`skipped: ${isolation}, because: ${made}`);
-    describe.skip(isolation, () => test('is not to be had here', () => {}));
+    const name = Object.values(place).join(' in ');
+    console.log(`skipped: ${name}, because: ${made}`);
+    describe.skip(name, () => test('is not to be had here', () => {}));
     continue;
   }
   const { sandbox, verify } = made;
@@ -193,15 +212,17 @@ for (const isolation of isolationLevels) {
     });
     const holds = (needs?: RegExp) => (needs === undefined || needs.test(sandbox.description) ? test : test.skip);
 
-    for (const [name, program, outcome, needs] of stdinCases) {
-      holds(needs)(`stdin: ${name}: ${outcome}`, async () => {
+    for (const [name, program, usual, needs] of stdinCases) {
+      const other = sandbox.interpreter === 'pyodide' ? inWebAssembly.get(name) : undefined;
+      const outcome = other ?? usual;
+      (other === undefined ? holds(needs) : test)(`stdin: ${name}: ${outcome}`, async () => {
         const verdict = await verify(input(program, printed));
         expect([label(verdict), verdict.score]).toEqual([outcome, outcome === 'ok' ? 1 : 0]);
       });
     }
 
     test('what does not end is ended, and no process of it is left', async () => {
-      const quick = (await createCodeVerifier({ isolation, testSeconds: 1.5, memoryMiB: 512 })).verify;
+      const quick = (await createCodeVerifier({ ...place, testSeconds: 1.5, memoryMiB: 512 })).verify;
       const verdicts = Promise.all(slowCases.map(([, program]) => quick(input(program, printed))));
       await new Promise((done) => setTimeout(done, 1000));
       const running = sandboxed().map(([pid]) => pid);
@@ -338,13 +359,13 @@ for (const isolation of isolationLevels) {
       const numbers = Array.from({ length: 20 }, (_, i) => String(i));
       const truth = JSON.stringify({ inputs: numbers, outputs: numbers });
       const stages: string[] = [];
-      const few = await createCodeVerifier({ isolation, maxTests: 3 });
+      const few = await createCodeVerifier({ ...place, maxTests: 3 });
       await few.verify(input('print(input())', truth), (stage) => stages.push(stage));
       expect(stages).toEqual(['test 1 of 3', 'test 2 of 3', 'test 3 of 3']);
     });
 
     test('doctor’s own test passes', async () => {
-      expect(await checkCodeVerifier({ isolation })).toMatch(/judged as they must be/);
+      expect(await checkCodeVerifier(place)).toMatch(/judged as they must be/);
     });
 
     test('in the pool: one hang costs one response, its processes end with the worker, the heartbeat names it', async () => {
@@ -353,7 +374,7 @@ for (const isolation of isolationLevels) {
         timeoutSeconds: 2,
         workers: 2,
         heartbeatSeconds: 0.5,
-        code: { isolation, testSeconds: 60 },
+        code: { ...place, testSeconds: 60 },
       });
       try {
         const waited: unknown[] = [];
@@ -381,35 +402,97 @@ for (const isolation of isolationLevels) {
   });
 }
 
+/** Everything that Python may find of JavaScript, however deeply it was put away. */
+const findBridge =
+  'import gc\nbridge = next(o.jsproxies["pyodide_js"] for o in gc.get_objects() if type(o).__name__ == "JsFinder")\n';
+
+const weakest = await createCodeVerifier({
+  interpreter: 'pyodide',
+  isolation: 'rlimits',
+  testSeconds: 5,
+  memoryMiB: 512,
+}).catch(() => undefined);
+
+(weakest === undefined ? describe.skip : describe)('pyodide alone, without namespaces', () => {
+  test.each([
+    ['imports the bridge', 'import js', 'wrong exception'],
+    [
+      'evaluates JavaScript',
+      `${findBridge}bridge.runPython.constructor("return process")()\nprint(7)`,
+      'wrong exception',
+    ],
+    [
+      'evaluates it through C',
+      'import ctypes\nctypes.CDLL(None).emscripten_run_script(b"1")\nprint(7)',
+      'wrong exception',
+    ],
+    ['mounts the disk', `${findBridge}bridge.mountNodeFS("/tmp/disk", "/etc")\nprint(7)`, 'wrong exception'],
+    ['starts a shell', 'import os\nos.system("true")\nprint(7)', 'wrong exception'],
+    ['listens', 'import socket\ns = socket.socket()\ns.bind(("", 4444))\ns.listen()\nprint(7)', 'wrong exception'],
+    [
+      'memory of JavaScript',
+      `${findBridge}kind, x = bridge._module.HEAPU8.constructor, []\nwhile True: x.append(kind.new(10**8).fill(1))`,
+      'wrong exception',
+    ],
+    ['reads what no memory holds', 'import ctypes\nctypes.memset(2**32 - 65536, 1, 65536)', 'crash signal'],
+    ['frees a deep value', 'x = []\nfor i in range(10**6): x = [x]\ndel x\nprint(7)', 'wrong exception'],
+  ])('%s', async (_name, program, outcome) => {
+    expect(label((await weakest?.verify(input(program, printed))) as Verdict)).toBe(outcome);
+  });
+
+  test('doctor’s own test passes', async () => {
+    expect(await checkCodeVerifier({ interpreter: 'pyodide', isolation: 'rlimits' })).toMatch(/judged as they must be/);
+  });
+});
+
 const humanEval = '../shared/data/humaneval/HumanEval.jsonl.gz';
 const withHumanEval = existsSync(humanEval) ? test : test.skip;
 if (!existsSync(humanEval)) console.log(`skipped: HumanEval, because there is no ${humanEval}`);
 
+const humanEvalRows = () =>
+  gunzipSync(readFileSync(humanEval))
+    .toString()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+const withPyodide = weakest === undefined ? test.skip : withHumanEval;
+
+/** The outcomes of the reference solutions, changed by what `change` adds to each. */
+async function judgeHumanEval(
+  interpreter: InterpreterKind,
+  rows: ReturnType<typeof humanEvalRows>,
+  change: (name: string) => string,
+) {
+  const scorer = await createScorer({ name: 'code', workers: 2, timeoutSeconds: 30, code: { interpreter } });
+  try {
+    const inputs = rows.map(({ prompt, canonical_solution: body, test: code, entry_point }) =>
+      input(`${prompt}${body}\n${change(entry_point)}`, code, { entry_point }),
+    );
+    return (await scorer.score(inputs)).map((verdict) => verdict.outcome);
+  } finally {
+    await scorer.dispose();
+  }
+}
+
+const unchanged = () => '';
+const broken = (name: string) =>
+  `_right = ${name}\ndef ${name}(*args):\n  value = _right(*args)\n  if isinstance(value, bool): return not value\n  if isinstance(value, (int, float)): return value + 1\n  if isinstance(value, (str, list, tuple)): return value + type(value)("x")\n  return 0\n`;
+
 withHumanEval(
   'HumanEval: every reference solution passes, and every one with a changed result fails',
   async () => {
-    const rows = gunzipSync(readFileSync(humanEval))
-      .toString()
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    const scorer = await createScorer({ name: 'code', workers: 2 });
-    try {
-      const judged = async (change: (name: string) => string) =>
-        (
-          await scorer.score(
-            rows.map(({ prompt, canonical_solution: body, test: code, entry_point }) =>
-              input(`${prompt}${body}\n${change(entry_point)}`, code, { entry_point }),
-            ),
-          )
-        ).map((verdict) => verdict.outcome);
-      const broken = (name: string) =>
-        `_right = ${name}\ndef ${name}(*args):\n  value = _right(*args)\n  if isinstance(value, bool): return not value\n  if isinstance(value, (int, float)): return value + 1\n  if isinstance(value, (str, list, tuple)): return value + type(value)("x")\n  return 0\n`;
-      expect(new Set(await judged(() => ''))).toEqual(new Set(['ok']));
-      expect(new Set(await judged(broken))).toEqual(new Set(['wrong']));
-    } finally {
-      await scorer.dispose();
-    }
+    expect(new Set(await judgeHumanEval('python3', humanEvalRows(), unchanged))).toEqual(new Set(['ok']));
+    expect(new Set(await judgeHumanEval('python3', humanEvalRows(), broken))).toEqual(new Set(['wrong']));
+  },
+  120_000,
+);
+
+withPyodide(
+  'HumanEval in WebAssembly: the same of every 20th',
+  async () => {
+    const rows = humanEvalRows().filter((_, i) => i % 20 === 0);
+    expect(new Set(await judgeHumanEval('pyodide', rows, unchanged))).toEqual(new Set(['ok']));
+    expect(new Set(await judgeHumanEval('pyodide', rows, broken))).toEqual(new Set(['wrong']));
   },
   120_000,
 );

@@ -11,6 +11,8 @@ export interface Command {
   uid?: number;
   gid?: number;
   env: Record<string, string>;
+  /** An open file that it reads on descriptor 4. */
+  image?: number | undefined;
   /** bubblewrap reports a signal n as exit status 128 + n. */
   signalsAsStatus: boolean;
 }
@@ -55,6 +57,7 @@ const startSeconds = 60;
 const maxStderrBytes = 16 * 2 ** 20;
 const signalNames: Record<number, string> = {
   4: 'SIGILL',
+  5: 'SIGTRAP',
   6: 'SIGABRT',
   7: 'SIGBUS',
   8: 'SIGFPE',
@@ -73,7 +76,7 @@ export function startProcess(command: Command, { job, input, outputBytes }: Star
     cwd: '/',
     detached: true,
     env: command.env,
-    stdio: [printed, printed, 'pipe', 'pipe'],
+    stdio: [printed, printed, 'pipe', 'pipe', ...(command.image === undefined ? [] : [command.image])],
     ...(command.uid === undefined ? {} : { uid: command.uid, gid: command.gid }),
   });
   let stoppedFor: StopReason | undefined;
