@@ -20,13 +20,8 @@ struct EngineSetup {
   EngineSetup(DecodeDevice& on, const HostModel& model, int32_t tokens_per_visit)
       : device(on), weights(on, model), engine(on, model.config, weights.weights(), limits(tokens_per_visit)) {
     Random random(9);
-    const auto page_size = static_cast<size_t>(model.config.num_kv_heads * kPagePositions * model.config.head_dim);
-    const size_t pages = static_cast<size_t>(limits(1).num_pages);
-    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
-      for (uint16_t* cached : {engine.layer_cache(layer).keys, engine.layer_cache(layer).values}) {
-        device.upload(cached, random.bf16(pages * page_size, 1).data(), pages * page_size * 2);
-      }
-    }
+    const Bits cached = random.bf16(engine.cache_bytes() / sizeof(uint16_t), 1);
+    device.upload(engine.layer_cache(0).keys, cached.data(), engine.cache_bytes());
     int32_t next_page = limits(1).num_pages - 1;
     for (const int32_t position : {0, 63, 64, 300, 127}) {
       DecodeSequence sequence;

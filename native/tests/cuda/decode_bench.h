@@ -180,7 +180,9 @@ inline void time_kernels(DecodeDevice& device, cudaStream_t stream, const ModelC
   const int32_t pages_per_row = (context + kPagePositions - 1) / kPagePositions;
   std::vector<DecodeRow> rows(B);
   std::vector<int32_t> table(B * static_cast<size_t>(pages_per_row));
-  for (DecodeRow& row : rows) row = {1, context - 1, 1 << 30, 0, RowState::running, {}};
+  for (size_t i = 0; i < B; ++i) {
+    rows[i] = {1, context - 1, 1 << 30, 0, RowState::running, static_cast<int32_t>(i)};
+  }
   for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
   const int num_splits = (context + kSplitPositions - 1) / kSplitPositions;
   const size_t queries = B * static_cast<size_t>(config.num_heads * config.head_dim);
@@ -224,7 +226,7 @@ inline void time_kernels(DecodeDevice& device, cudaStream_t stream, const ModelC
   const double cache_bytes = 2.0 * 2 * batch * context * static_cast<double>(config.num_kv_heads * config.head_dim);
   timed("attention of one layer", cache_bytes, static_cast<int>(config.num_layers), [&] {
     for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-      attention.cache = engine.layer_cache(layer);
+      attention.cache = engine.layer_cache(layer);  // of its own table
       attention.cache.table_BP = d_table.get();
       attention.cache.pages_per_row = pages_per_row;
       device.attend(attention);
