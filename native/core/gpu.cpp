@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #ifdef ARCHER_CUDA_KERNELS
+#include "kernels/cuda_decode_device.h"
 #include "kernels/cuda_head_device.h"
 #include "kernels/cuda_layer_device.h"
 #endif
@@ -30,7 +31,7 @@ Gpu open_cuda() {
   CudaGpuOptions layers;
   CudaHeadOptions head;
   layers.stream = head.stream = stream;
-  return {cuda_layer_device(layers), cuda_head_device(head)};
+  return {cuda_layer_device(layers), cuda_head_device(head), cuda_decode_device()};
 }
 #else
 Gpu open_cuda() {

@@ -3,24 +3,12 @@
 
 #include <algorithm>
 #include <string>
-#include <type_traits>
 
 #include "core/error.h"
 #include "core/philox.h"
 
 namespace archer {
 namespace {
-
-constexpr int32_t kMaxRows = 256;
-
-int32_t ceil_div(int64_t value, int64_t by) { return static_cast<int32_t>((value + by - 1) / by); }
-
-// The next power of two: batch and context buckets.
-int32_t bucket(int32_t value) {
-  int32_t size = 1;
-  while (size < value) size *= 2;
-  return size;
-}
 
 void check_model(const ModelConfig& config, const DecodeWeights& weights) {
   const auto refuse_unless = [](bool holds, const std::string& text) {
@@ -44,7 +32,7 @@ void check_limits(const DecodeLimits& limits) {
             std::string(name) + " is " + std::to_string(value) + "; it must lie between " + std::to_string(least) +
                 " and " + std::to_string(most));
   };
-  in_range("max_rows", limits.max_rows, 1, kMaxRows);
+  in_range("max_rows", limits.max_rows, 1, kMaxDecodeRows);
   in_range("max_positions", limits.max_positions, 1, int64_t{1} << 24);
   in_range("num_pages", limits.num_pages, 1, INT32_MAX);
   in_range("tokens_per_visit", limits.tokens_per_visit, 1, 1024);
@@ -65,33 +53,28 @@ DecodeEngine::DecodeEngine(DecodeDevice& device, const ModelConfig& config, cons
     : device_(device), config_(config), weights_(weights), limits_(limits) {
   check_model(config, weights);
   check_limits(limits);
-  max_batch_ = bucket(limits.max_rows);
-  max_tokens_ = std::max(max_batch_, limits.prefill_tokens);
-  pages_per_row_ = ceil_div(limits.max_positions, kPagePositions);
-  max_splits_ = bucket(ceil_div(limits.max_positions, kSplitPositions));
-  workspace_bytes_ = lay_out(nullptr);
+  const size_t work_bytes = work_.lay_out(nullptr, config, limits);
   const size_t free = device.free_bytes();
-  require(cache_bytes() + workspace_bytes_ <= free, kOom,
+  require(cache_bytes() + work_bytes <= free, kOom,
           "GPU decoding needs " + std::to_string(cache_bytes()) + " bytes for " + std::to_string(limits.num_pages) +
-              " pages of keys and values and " + std::to_string(workspace_bytes_) + " bytes for " +
+              " pages of keys and values and " + std::to_string(work_bytes) + " bytes for " +
               std::to_string(limits.max_rows) + " rows; " + std::to_string(free) +
               " bytes are free: lower the KV budget, max_rows or max_positions");
-  workspace_ = static_cast<char*>(device.allocate(workspace_bytes_));
+  work_.lay_out(static_cast<char*>(device.allocate(work_bytes)), config, limits);
   try {
     cache_ = static_cast<uint16_t*>(device.allocate(cache_bytes()));
   } catch (...) {
-    device.release(workspace_);
+    device.release(work_.base);
     throw;
   }
-  lay_out(workspace_);
-  device.upload(stop_ids_, limits.stop_ids.data(), limits.stop_ids.size() * sizeof(int32_t));
+  device.upload(work_.stop_ids, limits.stop_ids.data(), limits.stop_ids.size() * sizeof(int32_t));
   set_sampling({});
 }
 
 DecodeEngine::~DecodeEngine() {
+  device_.release(cache_);  // waits for what is still queued
+  device_.release(work_.base);
   for (const auto& [buckets, captured] : captured_) device_.forget(captured);
-  device_.release(cache_);
-  device_.release(workspace_);
 }
 
 size_t DecodeEngine::cache_bytes() const {
@@ -103,46 +86,10 @@ size_t DecodeEngine::page_bytes(const ModelConfig& config) {
          sizeof(uint16_t);
 }
 
-int64_t DecodeEngine::logits_stride() const { return (config_.vocab_size + 3) / 4 * 4; }
-
-// Points every part of the workspace behind `base` and returns its size.
-size_t DecodeEngine::lay_out(char* base) {
-  size_t bytes = 0;
-  const auto take = [&](auto*& part, int64_t count) {
-    part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(reinterpret_cast<uintptr_t>(base) + bytes);
-    bytes += (static_cast<size_t>(count) * sizeof(*part) + 255) / 256 * 256;
-  };
-  const int64_t B = max_batch_, T = max_tokens_, visit = limits_.tokens_per_visit, H = config_.hidden_size;
-  const int64_t F = config_.intermediate_size, N = config_.num_heads, D = config_.head_dim;
-  take(x_TH_, T * H);
-  take(normed_TH_, T * H);
-  take(qkv_TX_, T * (N + 2 * config_.num_kv_heads) * D);
-  take(queries_TND_, T * N * D);
-  take(mixed_TND_, T * N * D);
-  take(delta_TH_, T * H);
-  take(gate_up_T2F_, T * 2 * F);
-  take(inner_TF_, T * F);
-  take(last_BH_, B * H);
-  take(split_sums_, B * N * max_splits_ * D);
-  take(split_scales_, B * N * max_splits_ * 2);
-  take(logits_, (B + 1) * logits_stride());  // and those that are kept
-  take(parts_, B * num_sample_parts(config_.vocab_size) * 4);
-  take(settings_, 1);
-  take(rows_, T);
-  take(tiles_, T);
-  take(table_BP_, B * pages_per_row_);
-  take(stop_ids_, static_cast<int64_t>(limits_.stop_ids.size()));
-  take(uniforms_BT_, B * visit);
-  take(ids_BT_, B * visit);
-  take(log_probs_BT_, B * visit);
-  take(entropies_BT_, B * visit);
-  return bytes;
-}
-
 PagedKeys DecodeEngine::layer_cache(int64_t layer) const {
   const int64_t size = config_.num_kv_heads * kPagePositions * config_.head_dim;
   uint16_t* const keys = cache_ + 2 * layer * size;
-  return {keys, keys + size, table_BP_, pages_per_row_, 2 * config_.num_layers * size};
+  return {keys, keys + size, work_.table_BP, work_.pages_per_row, 2 * config_.num_layers * size};
 }
 
 void DecodeEngine::copy_page(int32_t from, int32_t to) {
@@ -155,10 +102,10 @@ int64_t DecodeEngine::positions_after_visit(const DecodeSequence& sequence) cons
 }
 
 void DecodeEngine::set_sampling(const SampleSettings& settings) {
-  device_.upload(settings_, &settings, sizeof settings);
+  device_.upload(work_.settings, &settings, sizeof settings);
 }
 
-// Embedding and all layers of the rows in rows_; attend(layer, cache) mixes the values. Leaves normed_TH_.
+// Embedding and all layers of the rows in work_.rows; attend(layer, cache) mixes the values. Leaves work_.normed_TH.
 template <typename Attend>
 void DecodeEngine::queue_layers(int32_t num_rows, Attend attend) {
   const auto H = static_cast<int32_t>(config_.hidden_size), F = static_cast<int32_t>(config_.intermediate_size);
@@ -169,45 +116,45 @@ void DecodeEngine::queue_layers(int32_t num_rows, Attend attend) {
     device_.linear(x, weight, out, false, outputs, num_rows, inputs, outputs);
   };
   const auto norm = [&](const uint16_t* table, const uint16_t* bias, const uint16_t* weight) {
-    device_.norm_rows({x_TH_, table, delta_TH_, bias, weight, normed_TH_, rows_, num_rows, H, eps});
+    device_.norm_rows({work_.x_TH, table, work_.delta_TH, bias, weight, work_.normed_TH, work_.rows, num_rows, H, eps});
   };
   norm(weights_.embedding_VH, nullptr, weights_.layers.front().input_norm_H);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const DecodeLayer& layer = weights_.layers[i];
     const PagedKeys cache = layer_cache(static_cast<int64_t>(i));
-    linear(normed_TH_, layer.qkv_XH, qkv_TX_, H, (N + 2 * K) * D);
-    device_.append_keys({qkv_TX_, layer.qkv_bias_X, layer.q_norm_D, layer.k_norm_D, weights_.cosine, weights_.sine,
-                         queries_TND_, cache, rows_, num_rows, N, K, D, eps});
+    linear(work_.normed_TH, layer.qkv_XH, work_.qkv_TX, H, (N + 2 * K) * D);
+    device_.append_keys({work_.qkv_TX, layer.qkv_bias_X, layer.q_norm_D, layer.k_norm_D, weights_.cosine, weights_.sine,
+                         work_.queries_TND, cache, work_.rows, num_rows, N, K, D, eps});
     attend(cache);
-    linear(mixed_TND_, layer.output_HO, delta_TH_, N * D, H);
+    linear(work_.mixed_TND, layer.output_HO, work_.delta_TH, N * D, H);
     norm(nullptr, layer.output_bias_H, layer.post_norm_H);
-    linear(normed_TH_, layer.gate_up_2FH, gate_up_T2F_, H, 2 * F);
-    device_.swiglu({gate_up_T2F_, layer.gate_up_bias_2F, inner_TF_, num_rows, F});
-    linear(inner_TF_, layer.down_HF, delta_TH_, F, H);
+    linear(work_.normed_TH, layer.gate_up_2FH, work_.gate_up_T2F, H, 2 * F);
+    device_.swiglu({work_.gate_up_T2F, layer.gate_up_bias_2F, work_.inner_TF, num_rows, F});
+    linear(work_.inner_TF, layer.down_HF, work_.delta_TH, F, H);
     const bool is_last = i + 1 == weights_.layers.size();
     norm(nullptr, layer.down_bias_H, is_last ? weights_.final_norm_H : weights_.layers[i + 1].input_norm_H);
   }
 }
 
 void DecodeEngine::queue_head(const uint16_t* hidden_BH, int32_t num_rows) {
-  device_.linear(hidden_BH, weights_.head_VH, logits_, true, logits_stride(), num_rows, config_.hidden_size,
+  device_.linear(hidden_BH, weights_.head_VH, work_.logits, true, logits_stride(), num_rows, config_.hidden_size,
                  config_.vocab_size);
 }
 
 void DecodeEngine::queue_sample(int32_t num_rows) {
   const auto V = static_cast<int32_t>(config_.vocab_size);
-  device_.sample({logits_, logits_stride(), num_rows, V, settings_, static_cast<int32_t>(num_sample_parts(V)), parts_,
-                  uniforms_BT_, stop_ids_, static_cast<int32_t>(limits_.stop_ids.size()), limits_.tokens_per_visit,
-                  rows_, ids_BT_, log_probs_BT_, entropies_BT_});
+  device_.sample({work_.logits, logits_stride(), num_rows, V, work_.settings, static_cast<int32_t>(num_sample_parts(V)), work_.parts,
+                  work_.uniforms_BT, work_.stop_ids, static_cast<int32_t>(limits_.stop_ids.size()), limits_.tokens_per_visit,
+                  work_.rows, work_.ids_BT, work_.log_probs_BT, work_.entropies_BT});
 }
 
 void DecodeEngine::queue_step(int32_t num_rows, int32_t num_splits) {
   const auto N = static_cast<int32_t>(config_.num_heads), K = static_cast<int32_t>(config_.num_kv_heads);
   const auto D = static_cast<int32_t>(config_.head_dim);
   queue_layers(num_rows, [&](const PagedKeys& cache) {
-    device_.attend({queries_TND_, cache, split_sums_, split_scales_, mixed_TND_, rows_, num_rows, N, K, D, num_splits});
+    device_.attend({work_.queries_TND, cache, work_.split_sums, work_.split_scales, work_.mixed_TND, work_.rows, num_rows, N, K, D, num_splits});
   });
-  queue_head(normed_TH_, num_rows);
+  queue_head(work_.normed_TH, num_rows);
   queue_sample(num_rows);
 }
 
@@ -239,17 +186,17 @@ DecodeEngine::Drawn DecodeEngine::download(size_t num_rows) {
   const size_t count = num_rows * static_cast<size_t>(limits_.tokens_per_visit);
   Drawn drawn{std::vector<DecodeRow>(num_rows), std::vector<int32_t>(count), std::vector<float>(count),
               std::vector<float>(count)};
-  device_.download(drawn.rows.data(), rows_, num_rows * sizeof(DecodeRow));
-  device_.download(drawn.ids.data(), ids_BT_, count * sizeof(int32_t));
-  device_.download(drawn.log_probs.data(), log_probs_BT_, count * sizeof(float));
-  device_.download(drawn.entropies.data(), entropies_BT_, count * sizeof(float));
+  device_.download(drawn.rows.data(), work_.rows, num_rows * sizeof(DecodeRow));
+  device_.download(drawn.ids.data(), work_.ids_BT, count * sizeof(int32_t));
+  device_.download(drawn.log_probs.data(), work_.log_probs_BT, count * sizeof(float));
+  device_.download(drawn.entropies.data(), work_.entropies_BT, count * sizeof(float));
   device_.synchronize();
   return drawn;
 }
 
 void DecodeEngine::upload(const std::vector<DecodeSequence*>& sequences, uint64_t seed, uint32_t step) {
   const auto B = static_cast<size_t>(bucket(static_cast<int32_t>(sequences.size())));
-  const auto T = static_cast<size_t>(limits_.tokens_per_visit), P = static_cast<size_t>(pages_per_row_);
+  const auto T = static_cast<size_t>(limits_.tokens_per_visit), P = static_cast<size_t>(work_.pages_per_row);
   std::vector<DecodeRow> rows(B);
   std::vector<int32_t> table(B * P, 0);
   std::vector<double> uniforms(B * T, 0.0);
@@ -269,9 +216,9 @@ void DecodeEngine::upload(const std::vector<DecodeSequence*>& sequences, uint64_
           sample_uniform(seed, step, sequence.prompt_key, sequence.sample_index, sequence.num_generated + t);
     }
   }
-  device_.upload(rows_, rows.data(), rows.size() * sizeof rows[0]);
-  device_.upload(table_BP_, table.data(), table.size() * sizeof table[0]);
-  device_.upload(uniforms_BT_, uniforms.data(), uniforms.size() * sizeof uniforms[0]);
+  device_.upload(work_.rows, rows.data(), rows.size() * sizeof rows[0]);
+  device_.upload(work_.table_BP, table.data(), table.size() * sizeof table[0]);
+  device_.upload(work_.uniforms_BT, uniforms.data(), uniforms.size() * sizeof uniforms[0]);
 }
 
 void DecodeEngine::queue_piece(const std::vector<DecodeRow>& rows) {
@@ -281,17 +228,17 @@ void DecodeEngine::queue_piece(const std::vector<DecodeRow>& rows) {
     if (begins) tiles.push_back({static_cast<int32_t>(r), 0});
     ++tiles.back().num_rows;
   }
-  device_.upload(rows_, rows.data(), rows.size() * sizeof rows[0]);
-  device_.upload(tiles_, tiles.data(), tiles.size() * sizeof tiles[0]);
+  device_.upload(work_.rows, rows.data(), rows.size() * sizeof rows[0]);
+  device_.upload(work_.tiles, tiles.data(), tiles.size() * sizeof tiles[0]);
   queue_layers(static_cast<int32_t>(rows.size()), [&](const PagedKeys& cache) {
-    device_.attend_prompts({queries_TND_, cache, mixed_TND_, rows_, tiles_, static_cast<int32_t>(tiles.size()),
+    device_.attend_prompts({work_.queries_TND, cache, work_.mixed_TND, work_.rows, work_.tiles, static_cast<int32_t>(tiles.size()),
                             static_cast<int32_t>(config_.num_heads), static_cast<int32_t>(config_.num_kv_heads),
                             static_cast<int32_t>(config_.head_dim)});
   });
 }
 
 void DecodeEngine::prefill(const std::vector<DecodePrompt>& prompts, const std::function<void()>& between_pieces) {
-  const auto H = static_cast<size_t>(config_.hidden_size), P = static_cast<size_t>(pages_per_row_);
+  const auto H = static_cast<size_t>(config_.hidden_size), P = static_cast<size_t>(work_.pages_per_row);
   require(prompts.size() <= static_cast<size_t>(limits_.max_rows), kShape,
           std::to_string(prompts.size()) + " prompts for " + std::to_string(limits_.max_rows) + " rows");
   std::vector<int32_t> table(prompts.size() * P, 0);
@@ -304,7 +251,7 @@ void DecodeEngine::prefill(const std::vector<DecodePrompt>& prompts, const std::
     for (const int32_t id : prompt.ids) check_token(name, id);
     fill_table(name, prompt.pages, static_cast<int64_t>(prompt.ids.size()), &table[i * P]);
   }
-  device_.upload(table_BP_, table.data(), table.size() * sizeof table[0]);
+  device_.upload(work_.table_BP, table.data(), table.size() * sizeof table[0]);
 
   std::vector<DecodeRow> piece;
   const auto finish_piece = [&] {
@@ -313,7 +260,7 @@ void DecodeEngine::prefill(const std::vector<DecodePrompt>& prompts, const std::
     for (size_t r = 0; r < piece.size(); ++r) {
       const auto i = static_cast<size_t>(piece[r].sequence);
       if (piece[r].position + 1 < static_cast<int32_t>(prompts[i].ids.size())) continue;
-      device_.copy(last_BH_ + i * H, normed_TH_ + r * H, H * sizeof(uint16_t));
+      device_.copy(work_.last_BH + i * H, work_.normed_TH + r * H, H * sizeof(uint16_t));
     }
     piece.clear();
   };
@@ -327,12 +274,12 @@ void DecodeEngine::prefill(const std::vector<DecodePrompt>& prompts, const std::
     }
   }
   if (!piece.empty()) finish_piece();
-  queue_head(last_BH_, static_cast<int32_t>(prompts.size()));
+  queue_head(work_.last_BH, static_cast<int32_t>(prompts.size()));
 }
 
 void DecodeEngine::keep_logits(int32_t prompt) {
   const int64_t stride = logits_stride();
-  device_.copy(logits_ + kept_prompt() * stride, logits_ + prompt * stride, static_cast<size_t>(stride) * sizeof(float));
+  device_.copy(work_.logits + kept_prompt() * stride, work_.logits + prompt * stride, static_cast<size_t>(stride) * sizeof(float));
 }
 
 std::vector<DrawnToken> DecodeEngine::draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step) {
@@ -347,8 +294,8 @@ std::vector<DrawnToken> DecodeEngine::draw(const std::vector<DecodeDraw>& draws,
       rows[i] = {0, 0, 1, 0, RowState::running, draw.prompt};
       uniforms[i * T] = sample_uniform(seed, step, draw.prompt_key, draw.sample_index, draw.num_generated);
     }
-    device_.upload(rows_, rows.data(), count * sizeof rows[0]);
-    device_.upload(uniforms_BT_, uniforms.data(), uniforms.size() * sizeof uniforms[0]);
+    device_.upload(work_.rows, rows.data(), count * sizeof rows[0]);
+    device_.upload(work_.uniforms_BT, uniforms.data(), uniforms.size() * sizeof uniforms[0]);
     queue_sample(static_cast<int32_t>(count));
     const Drawn drawn = download(count);
     for (size_t i = 0; i < count; ++i) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "decode/workspace.h"
 #include "kernels/decode_device.h"
 #include "model/config.h"
 
@@ -30,15 +31,6 @@ struct DecodeWeights {
   std::vector<DecodeLayer> layers;
   const uint16_t *final_norm_H = nullptr, *head_VH = nullptr;
   const uint16_t *cosine = nullptr, *sine = nullptr;  // [max_positions, D / 2]
-};
-
-struct DecodeLimits {
-  int32_t max_rows = 256;      // sequences at once, at most 256
-  int32_t max_positions = 0;   // of one sequence, prompt included
-  int64_t num_pages = 0;       // of 64 positions, in every layer
-  int32_t tokens_per_visit = 8;
-  int32_t prefill_tokens = 4096;  // that go through the layers together
-  std::vector<int32_t> stop_ids;
 };
 
 // A sequence between two visits. The keys and values of positions 0 .. position - 1 lie in its pages, which may be
@@ -84,15 +76,14 @@ class DecodeEngine {
 
   static size_t page_bytes(const ModelConfig& config);
   size_t cache_bytes() const;
-  size_t workspace_bytes() const { return workspace_bytes_; }
   // Where the keys and values of a layer lie. All layers' share of a page is one piece, [layers, 2, K, 64, D].
   PagedKeys layer_cache(int64_t layer) const;
   void copy_page(int32_t from, int32_t to);
   int64_t positions_after_visit(const DecodeSequence& sequence) const;
   // Raw logits of the last step or prefill, device memory [rows, stride]: row i is the visit's i-th sequence or the i-th
   // prompt.
-  const float* logits() const { return logits_; }
-  int64_t logits_stride() const;
+  const float* logits() const { return work_.logits; }
+  int64_t logits_stride() const { return work_.logits_stride; }
 
   // In range as generate/sampler.h's validate() has it.
   void set_sampling(const SampleSettings& settings);
@@ -102,7 +93,7 @@ class DecodeEngine {
   void prefill(const std::vector<DecodePrompt>& prompts, const std::function<void()>& between_pieces = {});
   // Copies a prompt's logits to where no prefill and no visit writes; one prompt at a time.
   void keep_logits(int32_t prompt);
-  int32_t kept_prompt() const { return max_batch_; }
+  int32_t kept_prompt() const { return work_.max_batch; }
   // One wait for each max_rows of them. ARCHER_E_NUMERIC names the first one whose logits are not finite.
   std::vector<DrawnToken> draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step);
 
@@ -117,7 +108,6 @@ class DecodeEngine {
     std::vector<float> log_probs, entropies;
   };
 
-  size_t lay_out(char* base);
   void check_token(const std::string& name, int32_t id) const;
   void fill_table(const std::string& name, std::span<const int32_t> pages, int64_t positions, int32_t* table_P) const;
   Drawn download(size_t num_rows);  // waits
@@ -134,21 +124,9 @@ class DecodeEngine {
   ModelConfig config_;
   DecodeWeights weights_;
   DecodeLimits limits_;
-  int32_t max_batch_, max_tokens_;  // rows of a step and of a piece of a prefill
-  int32_t pages_per_row_, max_splits_;
-  size_t workspace_bytes_ = 0;
-  char* workspace_ = nullptr;
+  DecodeWorkspace work_;
   uint16_t* cache_ = nullptr;  // [pages, layers, keys and values, K, 64, D]
   std::map<std::pair<int32_t, int32_t>, int> captured_;  // by rows and splits
-
-  // Parts of the workspace.
-  uint16_t *x_TH_, *normed_TH_, *qkv_TX_, *queries_TND_, *mixed_TND_, *delta_TH_, *gate_up_T2F_, *inner_TF_, *last_BH_;
-  float *split_sums_, *split_scales_, *logits_, *parts_, *log_probs_BT_, *entropies_BT_;
-  double* uniforms_BT_;
-  SampleSettings* settings_;
-  DecodeRow* rows_;
-  PrefillTile* tiles_;
-  int32_t *table_BP_, *stop_ids_, *ids_BT_;
 };
 
 }  // namespace archer

@@ -55,7 +55,7 @@ class CudaDecodeDevice : public CudaGpu<DecodeDevice> {
     check_cuda(cudaGraphLaunch(graphs_.at(captured), stream()), "Starting a CUDA graph");
   }
   void forget(int captured) noexcept override {
-    cudaGraphExecDestroy(graphs_[captured]);  // after what it still does
+    cudaGraphExecDestroy(graphs_[captured]);
     graphs_.erase(captured);
   }
 

@@ -24,7 +24,7 @@ class DecodeDevice : public GpuDevice {
   // `work` may call the products and kernels above alone.
   virtual int capture(const std::function<void()>& work) = 0;
   virtual void replay(int captured) = 0;
-  virtual void forget(int captured) noexcept = 0;
+  virtual void forget(int captured) noexcept = 0;  // none of its replays may be under way
 };
 
 }  // namespace archer
