@@ -368,6 +368,7 @@ void refusals() {
 void agrees_with_itself(bool qwen2) {
   EmulatedDecodeDevice device(gpu::emulation::Order::last_block), reference;
   decode_cases::check_engine(device, reference, qwen2);
+  decode_cases::check_generation(device, reference, qwen2);
 }
 
 }  // namespace
