@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <array>
 #include <utility>
@@ -64,6 +65,12 @@ at::Tensor upload_bytes(at::Device device, const void* values, size_t bytes) {
   at::Tensor memory = at::empty({static_cast<int64_t>(bytes)}, at::TensorOptions(at::kByte).device(device));
   gpu_of(device)->layers->upload(memory.mutable_data_ptr(), values, bytes);
   return memory;
+}
+
+void release_cached_memory(at::Device device) {
+  gpu_of(device)->layers->synchronize();
+  // The emulated GPU's allocator keeps nothing.
+  if (auto* const caching = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()))) caching->emptyCache();
 }
 
 }  // namespace archer

@@ -43,4 +43,7 @@ T* pointer(const at::Tensor& tensor) {
 }
 inline uint16_t* bf16(const at::Tensor& tensor) { return pointer<uint16_t>(tensor); }
 
+// Gives memory of the GPU that libtorch keeps for later tensors back, for whoever takes it past libtorch. Waits for the GPU.
+void release_cached_memory(at::Device device);
+
 }  // namespace archer

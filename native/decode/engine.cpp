@@ -105,7 +105,7 @@ void DecodeEngine::set_sampling(const SampleSettings& settings) {
   device_.upload(work_.settings, &settings, sizeof settings);
 }
 
-// Embedding and all layers of the rows in work_.rows; attend(layer, cache) mixes the values. Leaves work_.normed_TH.
+// Embedding and all layers of the rows in work_.rows; attend(cache) mixes a layer's values. Leaves work_.normed_TH.
 template <typename Attend>
 void DecodeEngine::queue_layers(int32_t num_rows, Attend attend) {
   const auto H = static_cast<int32_t>(config_.hidden_size), F = static_cast<int32_t>(config_.intermediate_size);
@@ -142,26 +142,28 @@ void DecodeEngine::queue_head(const uint16_t* hidden_BH, int32_t num_rows) {
 }
 
 void DecodeEngine::queue_sample(int32_t num_rows) {
-  const auto V = static_cast<int32_t>(config_.vocab_size);
-  device_.sample({work_.logits, logits_stride(), num_rows, V, work_.settings, static_cast<int32_t>(num_sample_parts(V)), work_.parts,
-                  work_.uniforms_BT, work_.stop_ids, static_cast<int32_t>(limits_.stop_ids.size()), limits_.tokens_per_visit,
-                  work_.rows, work_.ids_BT, work_.log_probs_BT, work_.entropies_BT});
+  const auto V = static_cast<int32_t>(config_.vocab_size), num_parts = static_cast<int32_t>(num_sample_parts(V));
+  const auto num_stop_ids = static_cast<int32_t>(limits_.stop_ids.size());
+  device_.sample({work_.logits, logits_stride(), num_rows, V, work_.settings, num_parts, work_.parts, work_.uniforms_BT,
+                  work_.stop_ids, num_stop_ids, limits_.tokens_per_visit, work_.rows, work_.ids_BT, work_.log_probs_BT,
+                  work_.entropies_BT});
 }
 
 void DecodeEngine::queue_step(int32_t num_rows, int32_t num_splits) {
   const auto N = static_cast<int32_t>(config_.num_heads), K = static_cast<int32_t>(config_.num_kv_heads);
   const auto D = static_cast<int32_t>(config_.head_dim);
   queue_layers(num_rows, [&](const PagedKeys& cache) {
-    device_.attend({work_.queries_TND, cache, work_.split_sums, work_.split_scales, work_.mixed_TND, work_.rows, num_rows, N, K, D, num_splits});
+    device_.attend({work_.queries_TND, cache, work_.split_sums, work_.split_scales, work_.mixed_TND, work_.rows,
+                    num_rows, N, K, D, num_splits});
   });
   queue_head(work_.normed_TH, num_rows);
   queue_sample(num_rows);
 }
 
 int DecodeEngine::captured_step(int32_t num_rows, int32_t num_splits) {
-  const auto [found, is_new] = captured_.try_emplace({num_rows, num_splits}, -1);
-  if (is_new) found->second = device_.capture([&] { queue_step(num_rows, num_splits); });
-  return found->second;
+  const std::pair buckets(num_rows, num_splits);
+  if (const auto found = captured_.find(buckets); found != captured_.end()) return found->second;
+  return captured_[buckets] = device_.capture([&] { queue_step(num_rows, num_splits); });
 }
 
 void DecodeEngine::check_token(const std::string& name, int32_t id) const {
@@ -231,9 +233,9 @@ void DecodeEngine::queue_piece(const std::vector<DecodeRow>& rows) {
   device_.upload(work_.rows, rows.data(), rows.size() * sizeof rows[0]);
   device_.upload(work_.tiles, tiles.data(), tiles.size() * sizeof tiles[0]);
   queue_layers(static_cast<int32_t>(rows.size()), [&](const PagedKeys& cache) {
-    device_.attend_prompts({work_.queries_TND, cache, work_.mixed_TND, work_.rows, work_.tiles, static_cast<int32_t>(tiles.size()),
-                            static_cast<int32_t>(config_.num_heads), static_cast<int32_t>(config_.num_kv_heads),
-                            static_cast<int32_t>(config_.head_dim)});
+    device_.attend_prompts({work_.queries_TND, cache, work_.mixed_TND, work_.rows, work_.tiles,
+                            static_cast<int32_t>(tiles.size()), static_cast<int32_t>(config_.num_heads),
+                            static_cast<int32_t>(config_.num_kv_heads), static_cast<int32_t>(config_.head_dim)});
   });
 }
 
@@ -279,14 +281,16 @@ void DecodeEngine::prefill(const std::vector<DecodePrompt>& prompts, const std::
 
 void DecodeEngine::keep_logits(int32_t prompt) {
   const int64_t stride = logits_stride();
-  device_.copy(work_.logits + kept_prompt() * stride, work_.logits + prompt * stride, static_cast<size_t>(stride) * sizeof(float));
+  device_.copy(work_.logits + kept_prompt() * stride, work_.logits + prompt * stride,
+               static_cast<size_t>(stride) * sizeof(float));
 }
 
-std::vector<DrawnToken> DecodeEngine::draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step) {
-  std::vector<DrawnToken> tokens;
+std::vector<kernels::SampledToken> DecodeEngine::draw(const std::vector<DecodeDraw>& draws, uint64_t seed,
+                                                      uint32_t step) {
+  std::vector<kernels::SampledToken> tokens;
+  const auto T = static_cast<size_t>(limits_.tokens_per_visit);
   for (size_t begin = 0; begin < draws.size(); begin += static_cast<size_t>(limits_.max_rows)) {
     const size_t count = std::min(draws.size() - begin, static_cast<size_t>(limits_.max_rows));
-    const auto T = static_cast<size_t>(limits_.tokens_per_visit);
     std::vector<DecodeRow> rows(count);
     std::vector<double> uniforms(count * T, 0.0);
     for (size_t i = 0; i < count; ++i) {

@@ -14,6 +14,7 @@
 
 #include "decode/workspace.h"
 #include "kernels/decode_device.h"
+#include "kernels/sample_row.h"
 #include "model/config.h"
 
 namespace archer {
@@ -59,10 +60,6 @@ struct DecodeDraw {
   int32_t prompt = 0;  // as DecodeEngine::prefill() counted it, or DecodeEngine::kept_prompt()
   uint32_t prompt_key = 0, sample_index = 0, num_generated = 0;  // core/philox.h
 };
-struct DrawnToken {
-  int32_t id;
-  float log_prob, entropy;
-};
 
 class DecodeEngine {
  public:
@@ -94,8 +91,8 @@ class DecodeEngine {
   // Copies a prompt's logits to where no prefill and no visit writes; one prompt at a time.
   void keep_logits(int32_t prompt);
   int32_t kept_prompt() const { return work_.max_batch; }
-  // One wait for each max_rows of them. ARCHER_E_NUMERIC names the first one whose logits are not finite.
-  std::vector<DrawnToken> draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step);
+  // Any number, with one wait for each max_rows of them. ARCHER_E_NUMERIC names the first one whose logits are not finite.
+  std::vector<kernels::SampledToken> draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step);
 
   // Runs all of them (at most max_rows) until each has drawn tokens_per_visit tokens or has ended; one wait.
   // ARCHER_E_SHAPE on a bad sequence; ARCHER_E_NUMERIC names the first one whose logits are not finite.

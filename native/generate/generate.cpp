@@ -19,7 +19,8 @@ GenerateResult generate_on(Gpu& gpu, const Transformer& model, const GenerateReq
   require(model.adapters().empty(), kConfig,
           "generation on a GPU does not know adapters: set lora.rank to 0, or device to cpu");
   const GpuWeights weights(model, longest_positions(request));
-  gpu.layers->synchronize();  // generation has a stream of its own, which must not read weights that are still being written
+  // Waits, too: generation has a stream of its own, which must not read weights that are still being written.
+  release_cached_memory(model.device());
   GpuDecoder decoder(*gpu.decode, model.config(), weights.weights(), request, control);
   return schedule(decoder, request, control);
 }
@@ -35,7 +36,8 @@ GenerateResult generate(const Transformer& model, const GenerateRequest& request
   if (Gpu* gpu = gpu_of(model.device())) return generate_on(*gpu, model, request, control);
   const BatchInvariantScope scope(request.batch_invariant);
   const int64_t page_bytes = KvCache::page_bytes(model.config(), model.compute_dtype());
-  CpuDecoder decoder(model, request, plan_pages(request, page_bytes, request.kv_budget_bytes), control);
+  const int64_t num_pages = plan_pages(request, most_running(request), page_bytes, request.kv_budget_bytes);
+  CpuDecoder decoder(model, request, num_pages, control);
   return schedule(decoder, request, control);
 }
 

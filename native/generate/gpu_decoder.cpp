@@ -27,12 +27,10 @@ DecodeLimits limits_of(DecodeDevice& device, const ModelConfig& config, const Ge
   limits.stop_ids = request.stop.token_ids;
   limits.prefill_tokens =
       static_cast<int32_t>(std::min(kPrefillTokens, std::max(positions, request.prompts.num_tokens())));
-  limits.num_pages = plan_pages(request, static_cast<int64_t>(DecodeEngine::page_bytes(config)),
+  limits.num_pages = plan_pages(request, limits.max_rows, static_cast<int64_t>(DecodeEngine::page_bytes(config)),
                                 page_budget(device, config, limits, request.kv_budget_bytes));
   return limits;
 }
-
-SampledToken sampled(int32_t id, float log_prob, float entropy) { return {id, log_prob, entropy}; }
 
 }  // namespace
 
@@ -65,11 +63,7 @@ std::vector<SampledToken> GpuDecoder::draw(const std::vector<Draw>& draws) {
     const int32_t row = draw.row == kKeptRow ? engine_.kept_prompt() : static_cast<int32_t>(draw.row);
     on_device.push_back({row, draw.prompt_key, draw.sample_index, draw.position});
   }
-  std::vector<SampledToken> tokens;
-  for (const DrawnToken& token : engine_.draw(on_device, request_.seed, request_.step)) {
-    tokens.push_back(sampled(token.id, token.log_prob, token.entropy));
-  }
-  return tokens;
+  return engine_.draw(on_device, request_.seed, request_.step);
 }
 
 std::vector<SampledToken> GpuDecoder::decode(const std::vector<Continuation>& rows) {
@@ -93,7 +87,7 @@ std::vector<SampledToken> GpuDecoder::decode(const std::vector<Continuation>& ro
   for (size_t i = 0; i < rows.size(); ++i) {
     const DecodeSequence& sequence = sequences[i];
     for (size_t t = 0; t < sequence.ids.size(); ++t) {
-      tokens[i * per_visit + t] = sampled(sequence.ids[t], sequence.log_probs[t], sequence.entropies[t]);
+      tokens[i * per_visit + t] = {sequence.ids[t], sequence.log_probs[t], sequence.entropies[t]};
     }
   }
   return tokens;

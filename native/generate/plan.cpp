@@ -72,11 +72,10 @@ int64_t longest_positions(const GenerateRequest& request) {
   return longest + request.max_new_tokens - 1;
 }
 
-int64_t plan_pages(const GenerateRequest& request, int64_t page_bytes, int64_t budget_bytes) {
+int64_t plan_pages(const GenerateRequest& request, int64_t running, int64_t page_bytes, int64_t budget_bytes) {
   const int64_t positions = longest_positions(request), per_sequence = pages_for(positions);
   // Whoever runs at full length, one open prompt, and the page for each that room() wants to see free.
-  const int64_t most = std::min<int64_t>((most_running(request) + 1) * (per_sequence + 1),
-                                         std::numeric_limits<int32_t>::max());
+  const int64_t most = std::min<int64_t>((running + 1) * (per_sequence + 1), std::numeric_limits<int32_t>::max());
   if (budget_bytes == 0) return most;
   require(budget_bytes / page_bytes >= per_sequence, kOom,
           "one sequence needs " + std::to_string(per_sequence * page_bytes) + " bytes of keys and values (longest prompt " +

@@ -23,8 +23,8 @@ int64_t most_running(const GenerateRequest& request);
 // Positions of the longest possible sequence: the last token of a response is never fed back.
 int64_t longest_positions(const GenerateRequest& request);
 
-// As many pages as the budget pays for (0: any number), and no more than can be used. ARCHER_E_OOM where they would not hold
-// the longest possible sequence.
-int64_t plan_pages(const GenerateRequest& request, int64_t page_bytes, int64_t budget_bytes);
+// As many pages as the budget pays for (0: any number), and no more than `running` sequences at once can use. ARCHER_E_OOM
+// where they would not hold the longest possible sequence.
+int64_t plan_pages(const GenerateRequest& request, int64_t running, int64_t page_bytes, int64_t budget_bytes);
 
 }  // namespace archer

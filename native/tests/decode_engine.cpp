@@ -194,11 +194,11 @@ void prefills(bool qwen2) {
     }
     const auto same_draws = [&] {
       const std::vector<SampledToken> tokens = sample(results[0], {}, draws, kSeed, kStep);
-      const std::vector<DrawnToken> drawn = setup.engine.draw(on_device, kSeed, kStep);
+      const std::vector<SampledToken> drawn = setup.engine.draw(on_device, kSeed, kStep);
       CHECK(drawn.size() == tokens.size());
       for (size_t i = 0; i < drawn.size(); ++i) {
         CHECK(drawn[i].id == tokens[i].id);
-        CHECK_NEAR(drawn[i].log_prob, tokens[i].logp, 1e-5);
+        CHECK_NEAR(drawn[i].logp, tokens[i].logp, 1e-5);
         CHECK_NEAR(drawn[i].entropy, tokens[i].entropy, 1e-5);
       }
     };
@@ -243,6 +243,34 @@ void prefills(bool qwen2) {
   }
   CHECK(worst < 0.05);
   std::printf("prefill: logits two tokens behind the prompts within %.3g of float64\n", worst);
+}
+
+// A prompt that fills every position, and the same one whose keys and values are there already: the last token is computed
+// for its logits, and writes nothing.
+void longest_prompt() {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(false), kPositions, 6);
+  const Prompts prompts({kPositions}, model.config.vocab_size);
+  Setup setup(model, limits_of(4), KvCache(model.config, at::kBFloat16, kNumPages), prompts);
+  const std::span ids(prompts.packed.ids);
+  const auto cache = [&] {
+    std::vector<uint16_t> bits(setup.engine.cache_bytes() / sizeof(uint16_t));
+    setup.device.download(bits.data(), setup.engine.layer_cache(0).keys, setup.engine.cache_bytes());
+    setup.device.synchronize();
+    return bits;
+  };
+  setup.engine.prefill({{ids, prompts.pages[0], 0}});
+  const at::Tensor logits = setup.logits(model.config.vocab_size);
+  const std::vector<uint16_t> filled = cache();
+  setup.engine.prefill({{ids, prompts.pages[0], kPositions}});
+  CHECK(setup.logits(model.config.vocab_size).equal(logits) && logits.isfinite().all().item<bool>());
+  CHECK(cache() == filled);
+
+  const std::vector<int32_t> too_long(kPositions + 1, 1);
+  expect_error(kShape, "prompt 0 has 701 tokens", [&] { setup.engine.prefill({{too_long, prompts.pages[0], 0}}); });
+  expect_error(kShape, "prompt 0 has 0 tokens", [&] { setup.engine.prefill({{{}, prompts.pages[0], 0}}); });
+  const Pages too_few = Pages(prompts.pages[0]).first(10);
+  expect_error(kShape, "10 pages and needs 11", [&] { setup.engine.prefill({{ids, too_few, 0}}); });
+  expect_error(kShape, "9 prompts", [&] { setup.engine.prefill(std::vector<DecodePrompt>(9, {ids, too_few, 0})); });
 }
 
 // Bits do not depend on how many tokens a visit draws, on the sequences around, on the order of threads, or on pages.
@@ -334,6 +362,8 @@ void refusals() {
     setup.engine.visit(std::vector<DecodeSequence*>(9, &setup.sequences[0]), kSeed, kStep);
   });
   setup.engine.visit({}, kSeed, kStep);
+  setup.engine.prefill({});
+  CHECK(setup.engine.draw({}, kSeed, kStep).empty());
 
   const auto refuses_to_begin = [&](const char* code, const char* text, auto change) {
     EmulatedDecodeDevice device(gpu::emulation::Order::in_turn, false, size_t{4} << 20);
@@ -378,6 +408,7 @@ int main() {
   agrees_with_the_cpu(false);
   prefills(true);
   prefills(false);
+  longest_prompt();
   same_tokens_whatever_happens_around();
   endings();
   refusals();

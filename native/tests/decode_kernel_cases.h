@@ -391,6 +391,11 @@ void check_kernels(Next next) {
       check_append(next(), h, heads == 8, true);
       check_attention(next(), h, {65, 64, 1, 63, 300, 256, 257, 5}, 1);
     }
+    for (const int group : {1, 2, 3, 4, 5, 6, 7, 8}) {
+      check_attention(next(), {2 * group, 2, head_dim}, {63, 0, 128}, 1);
+      check_prefill(next(), {2 * group, 2, head_dim}, {0, 0, 63}, {1, 65, 64}, 1);
+    }
+    check_prefill(next(), {2, 1, head_dim}, {64}, {64}, 1);  // no token at all
     check_attention(next(), {6, 1, head_dim}, {1000, 1, 1000, 64}, 1);
     check_attention(next(), {3, 1, head_dim}, {130, 200, 70}, 8);  // a few positions have all the weight
     check_prefill(next(), {6, 2, head_dim}, {0, 0, 0, 0}, {1, 130, 64, 17}, 1);
