@@ -392,7 +392,7 @@ void check_kernels(Next next) {
       check_attention(next(), h, {65, 64, 1, 63, 300, 256, 257, 5}, 1);
     }
     for (const int group : {1, 2, 3, 4, 5, 6, 7, 8}) {
-      check_attention(next(), {2 * group, 2, head_dim}, {63, 0, 128}, 1);
+      check_attention(next(), {2 * group, 2, head_dim}, {63, 1, 128}, 1);
       check_prefill(next(), {2 * group, 2, head_dim}, {0, 0, 63}, {1, 65, 64}, 1);
     }
     check_prefill(next(), {2, 1, head_dim}, {64}, {64}, 1);  // no token at all
