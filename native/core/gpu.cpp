@@ -2,12 +2,14 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <array>
 #include <utility>
 
 #include "core/error.h"
 #ifdef ARCHER_CUDA_KERNELS
+#include "kernels/cuda_decode_device.h"
 #include "kernels/cuda_head_device.h"
 #include "kernels/cuda_layer_device.h"
 #endif
@@ -30,7 +32,7 @@ Gpu open_cuda() {
   CudaGpuOptions layers;
   CudaHeadOptions head;
   layers.stream = head.stream = stream;
-  return {cuda_layer_device(layers), cuda_head_device(head)};
+  return {cuda_layer_device(layers), cuda_head_device(head), cuda_decode_device()};
 }
 #else
 Gpu open_cuda() {
@@ -63,6 +65,12 @@ at::Tensor upload_bytes(at::Device device, const void* values, size_t bytes) {
   at::Tensor memory = at::empty({static_cast<int64_t>(bytes)}, at::TensorOptions(at::kByte).device(device));
   gpu_of(device)->layers->upload(memory.mutable_data_ptr(), values, bytes);
   return memory;
+}
+
+void release_cached_memory(at::Device device) {
+  gpu_of(device)->layers->synchronize();
+  // The emulated GPU's allocator keeps nothing.
+  if (auto* const caching = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()))) caching->emptyCache();
 }
 
 }  // namespace archer

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/decode_device.h"
 #include "kernels/head_device.h"
 #include "kernels/layer_device.h"
 
@@ -15,6 +16,7 @@ namespace archer {
 struct Gpu {
   std::unique_ptr<LayerDevice> layers;
   std::unique_ptr<HeadDevice> head;
+  std::unique_ptr<DecodeDevice> decode;  // with a stream of its own: none that is captured may be the default one
 };
 
 // Null for a tensor in the processor's own memory.
@@ -40,5 +42,8 @@ T* pointer(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 inline uint16_t* bf16(const at::Tensor& tensor) { return pointer<uint16_t>(tensor); }
+
+// Gives memory of the GPU that libtorch keeps for later tensors back, for whoever takes it past libtorch. Waits for the GPU.
+void release_cached_memory(at::Device device);
 
 }  // namespace archer

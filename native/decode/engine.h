@@ -1,14 +1,20 @@
-// Decoding on a GPU: every running sequence goes several tokens further per visit of the host. A step (embedding, all
-// layers, head, draw) is captured once per batch bucket and context bucket and replayed; ids, positions, pages, random
-// numbers and finished flags lie on the device, and a sequence that ends between two visits idles until the next one.
+// Generation on a GPU. Prompts are prefilled by tokens, in pieces. Then every running sequence goes several tokens further
+// per visit of the host: a step (embedding, all layers, head, draw) is captured once per batch bucket and context bucket
+// and replayed; ids, positions, pages, random numbers and finished flags lie on the device, and a sequence that ends
+// between two visits idles until the next one.
 // Host C++ without CUDA or torch headers. Letters as in kernels/decode_ops.h.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "decode/workspace.h"
 #include "kernels/decode_device.h"
+#include "kernels/sample_row.h"
 #include "model/config.h"
 
 namespace archer {
@@ -28,14 +34,6 @@ struct DecodeWeights {
   const uint16_t *cosine = nullptr, *sine = nullptr;  // [max_positions, D / 2]
 };
 
-struct DecodeLimits {
-  int32_t max_rows = 256;      // sequences at once, at most 256
-  int32_t max_positions = 0;   // of one sequence, prompt included
-  int64_t num_pages = 0;       // of 64 positions, in every layer
-  int32_t tokens_per_visit = 8;
-  std::vector<int32_t> stop_ids;
-};
-
 // A sequence between two visits. The keys and values of positions 0 .. position - 1 lie in its pages, which may be
 // shared with other sequences but for the positions still to come.
 struct DecodeSequence {
@@ -50,6 +48,19 @@ struct DecodeSequence {
   std::vector<float> log_probs, entropies;
 };
 
+// A sequence to prefill. Positions before `first` have their keys and values already, in pages that it shares.
+struct DecodePrompt {
+  std::span<const int32_t> ids;
+  std::span<const int32_t> pages;  // enough for all ids
+  int32_t first = 0;               // at most the number of ids
+};
+
+// One token from the logits of a prompt.
+struct DecodeDraw {
+  int32_t prompt = 0;  // as DecodeEngine::prefill() counted it, or DecodeEngine::kept_prompt()
+  uint32_t prompt_key = 0, sample_index = 0, num_generated = 0;  // core/philox.h
+};
+
 class DecodeEngine {
  public:
   // Takes all the memory it will ever need. ARCHER_E_MODEL where the kernels do not fit the model, ARCHER_E_CONFIG for
@@ -60,45 +71,59 @@ class DecodeEngine {
   DecodeEngine(const DecodeEngine&) = delete;
   DecodeEngine& operator=(const DecodeEngine&) = delete;
 
+  static size_t page_bytes(const ModelConfig& config);
   size_t cache_bytes() const;
-  size_t workspace_bytes() const { return workspace_bytes_; }
-  // Where the keys and values of a layer lie, [pages, K, 64, D]: a prefill writes there.
+  // Where the keys and values of a layer lie. All layers' share of a page is one piece, [layers, 2, K, 64, D].
   PagedKeys layer_cache(int64_t layer) const;
+  void copy_page(int32_t from, int32_t to);
   int64_t positions_after_visit(const DecodeSequence& sequence) const;
-  // Raw logits of the last step, device memory [rows, stride]: row i is the visit's i-th sequence.
-  const float* logits() const { return logits_; }
-  int64_t logits_stride() const;
+  // Raw logits of the last step or prefill, device memory [rows, stride]: row i is the visit's i-th sequence or the i-th
+  // prompt.
+  const float* logits() const { return work_.logits; }
+  int64_t logits_stride() const { return work_.logits_stride; }
 
   // In range as generate/sampler.h's validate() has it.
   void set_sampling(const SampleSettings& settings);
+
+  // Puts the keys and values of at most max_rows prompts into their pages, and leaves the logits behind the last token of
+  // each until the next prefill() or visit(). Nothing waits; `between_pieces` is called before each piece.
+  void prefill(const std::vector<DecodePrompt>& prompts, const std::function<void()>& between_pieces = {});
+  // Copies a prompt's logits to where no prefill and no visit writes; one prompt at a time.
+  void keep_logits(int32_t prompt);
+  int32_t kept_prompt() const { return work_.max_batch; }
+  // Any number, with one wait for each max_rows of them. ARCHER_E_NUMERIC names the first one whose logits are not finite.
+  std::vector<kernels::SampledToken> draw(const std::vector<DecodeDraw>& draws, uint64_t seed, uint32_t step);
 
   // Runs all of them (at most max_rows) until each has drawn tokens_per_visit tokens or has ended; one wait.
   // ARCHER_E_SHAPE on a bad sequence; ARCHER_E_NUMERIC names the first one whose logits are not finite.
   void visit(const std::vector<DecodeSequence*>& sequences, uint64_t seed, uint32_t step);
 
  private:
-  size_t lay_out(char* base);
+  struct Drawn {
+    std::vector<DecodeRow> rows;
+    std::vector<int32_t> ids;
+    std::vector<float> log_probs, entropies;
+  };
+
+  void check_token(const std::string& name, int32_t id) const;
+  void fill_table(const std::string& name, std::span<const int32_t> pages, int64_t positions, int32_t* table_P) const;
+  Drawn download(size_t num_rows);  // waits
   void upload(const std::vector<DecodeSequence*>& sequences, uint64_t seed, uint32_t step);
+  template <typename Attend>
+  void queue_layers(int32_t num_rows, Attend attend);
+  void queue_head(const uint16_t* hidden_BH, int32_t num_rows);
+  void queue_sample(int32_t num_rows);
   void queue_step(int32_t num_rows, int32_t num_splits);
+  void queue_piece(const std::vector<DecodeRow>& rows);
   int captured_step(int32_t num_rows, int32_t num_splits);
 
   DecodeDevice& device_;
   ModelConfig config_;
   DecodeWeights weights_;
   DecodeLimits limits_;
-  int32_t pages_per_row_, max_splits_;
-  size_t workspace_bytes_ = 0;
-  char* workspace_ = nullptr;
-  uint16_t* cache_ = nullptr;  // [layers, keys and values, pages, K, 64, D]
+  DecodeWorkspace work_;
+  uint16_t* cache_ = nullptr;  // [pages, layers, keys and values, K, 64, D]
   std::map<std::pair<int32_t, int32_t>, int> captured_;  // by rows and splits
-
-  // Parts of the workspace.
-  uint16_t *x_BH_, *normed_BH_, *qkv_BX_, *queries_BND_, *mixed_BND_, *delta_BH_, *gate_up_B2F_, *inner_BF_;
-  float *split_sums_, *split_scales_, *logits_, *parts_, *log_probs_BT_, *entropies_BT_;
-  double* uniforms_BT_;
-  SampleSettings* settings_;
-  DecodeRow* rows_;
-  int32_t *table_BP_, *stop_ids_, *ids_BT_;
 };
 
 }  // namespace archer

@@ -1,337 +1,44 @@
-// The scheduler. Responses run in one order, in which those expected to be longest come first; of it
-//   running_    is the stretch that is decoded together,
-//   preempted_  the stretch behind it: sequences that had to give their pages to older ones, their tokens kept,
-//   groups_     the rest: prompts whose samples have not (all) been started, of which only the first can be open, that is
-//               prefilled, with its pages and logits at hand.
-// A sequence takes pages of the cache as it grows. Where none is free, the open group gives up its pages, then the youngest
-// running sequence: the oldest always gets on, as the pool holds the longest sequence there can be. Room goes to the
-// oldest that waits, so nobody starves; and it must leave a page for everyone who runs, so nobody is thrown out at once.
-// Numbers drawn are keyed by position: when and beside whom a response runs does not change it.
 #include "generate/generate.h"
 
 #include <algorithm>
-#include <deque>
-#include <optional>
-#include <string>
-#include <utility>
 
 #include "core/batch_invariance.h"
-#include "core/error.h"
-#include "core/profile.h"
-#include "generate/page_pool.h"
+#include "core/gpu.h"
+#include "generate/cpu_decoder.h"
+#include "generate/gpu_decoder.h"
+#include "generate/gpu_weights.h"
 #include "generate/plan.h"
-#include "generate/responses.h"
+#include "generate/scheduler.h"
 
 namespace archer {
 namespace {
 
-constexpr int64_t kPrefillTokens = 4096;             // tokens in one prefill, unless one sequence alone is longer
-constexpr int64_t kLogitsBytes = int64_t{64} << 20;  // logits that exist at once
-
-int64_t logits_row_bytes(const Transformer& model) {
-  return model.config().vocab_size * (model.compute_dtype() == at::kDouble ? 8 : 4);
+GenerateResult generate_on(Gpu& gpu, const Transformer& model, const GenerateRequest& request, JobControl* control) {
+  require(!request.batch_invariant, kConfig,
+          "rollout.batch_invariant is true, but the products of a GPU may differ by batch: set it to false, or device to cpu");
+  require(model.adapters().empty(), kConfig,
+          "generation on a GPU does not know adapters: set lora.rank to 0, or device to cpu");
+  const GpuWeights weights(model, longest_positions(request));
+  // Waits, too: generation has a stream of its own, which must not read weights that are still being written.
+  release_cached_memory(model.device());
+  GpuDecoder decoder(*gpu.decode, model.config(), weights.weights(), request, control);
+  return schedule(decoder, request, control);
 }
-int64_t logits_rows(const Transformer& model) { return std::max<int64_t>(1, kLogitsBytes / logits_row_bytes(model)); }
-
-// A response that has begun: its newest token, not yet in the cache, belongs at `position`.
-struct Sequence {
-  int64_t response;
-  int32_t token;
-  int32_t position;
-  PageTable pages;  // none while it is preempted, and after its end
-};
-
-struct Group {
-  int64_t prompt;
-  int64_t num_started = 0;
-  PageTable pages;       // of the prompt, while the group is open
-  at::Tensor logits_1V;  // of the prompt's last token, from which every sample's first token is drawn
-  bool is_open() const { return logits_1V.defined(); }
-};
-
-// Sequences that are prefilled together.
-struct Batch {
-  PackedSequences sequences{{}, {0}};
-  std::vector<PrefillTarget> targets;
-  bool has_space(int64_t length) const {
-    return targets.empty() || sequences.num_tokens() + length <= kPrefillTokens;
-  }
-};
-
-class Generation {
- public:
-  Generation(const Transformer& model, const GenerateRequest& request, JobControl* control)
-      : model_(model),
-        request_(request),
-        control_(control),
-        num_samples_(request.num_samples),
-        max_running_(most_running(request)),
-        responses_(request),
-        pool_(plan_pages(model, request)),
-        cache_(model.config(), model.compute_dtype(), pool_.num_free()) {
-    for (const int64_t prompt : longest_first(request)) groups_.push_back({prompt, 0, {}, {}});
-    stats_.num_pages = pool_.num_free();
-    if (control_) control_->total = request.prompts.num_sequences() * num_samples_ * request.max_new_tokens;
-  }
-
-  GenerateResult run() {
-    for (admit(); !running_.empty(); admit()) {
-      make_room();
-      decode_step();
-    }
-    require(pool_.num_used() == 0, kInternal, std::to_string(pool_.num_used()) + " pages were not given back");
-    stats_.most_pages = pool_.most_used();
-    return responses_.flatten(stats_);
-  }
-
- private:
-  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
-  int64_t prompt_length(int64_t prompt) const { return request_.prompts.length(prompt); }
-
-  // How many sequences may join `num_running` ones when `num_pages` more have been taken: for each of all of them one page
-  // must be left to grow into. A single one may always run.
-  int64_t room(int64_t num_running, int64_t num_pages) const {
-    const int64_t by_pages = pool_.num_free() - num_pages - num_running;
-    return std::min(max_running_ - num_running, std::max<int64_t>(by_pages, num_running == 0 ? 1 : 0));
-  }
-
-  // ---- pages ----
-
-  // The whole pages of a prompt as a running sample of it holds them; empty where there is none.
-  Pages pages_of_sibling(int64_t prompt) const {
-    for (const Sequence& sequence : running_) {
-      if (sequence.response / num_samples_ != prompt) continue;
-      return Pages(sequence.pages).first(static_cast<size_t>(prompt_length(prompt) / kKvPage));
-    }
-    return {};
-  }
-
-  // Pages for `length` positions, of which the first are shared.
-  PageTable take_pages(Pages shared, int64_t length) {
-    PageTable pages(shared.begin(), shared.end());
-    for (const int32_t page : pages) pool_.share(page);
-    while (static_cast<int64_t>(pages.size()) < pages_for(length)) pages.push_back(pool_.take());
-    return pages;
-  }
-
-  void release(PageTable& pages) {
-    for (const int32_t page : pages) pool_.release(page);
-    pages.clear();
-  }
-
-  // A page of its own for the next position; false where none is free. The page in which the prompt ends is shared until
-  // a sample writes into it.
-  bool reserve(Sequence& sequence) {
-    const size_t index = static_cast<size_t>(sequence.position / kKvPage);
-    const bool is_new = index == sequence.pages.size();
-    if (!is_new && !pool_.is_shared(sequence.pages[index])) return true;
-    if (pool_.num_free() == 0) return false;
-    const int32_t page = pool_.take();
-    if (is_new) {
-      sequence.pages.push_back(page);
-    } else {
-      cache_.copy_page(sequence.pages[index], page, sequence.position % kKvPage);
-      pool_.release(std::exchange(sequence.pages[index], page));
-    }
-    return true;
-  }
-
-  void close(Group& group) {
-    release(group.pages);
-    group.logits_1V = at::Tensor();
-  }
-
-  // Who came last gives up its pages.
-  void give_way() {
-    if (!groups_.empty() && groups_.front().is_open()) return close(groups_.front());
-    preempted_.push_front(std::move(running_.back()));
-    running_.pop_back();
-    release(preempted_.front().pages);
-    ++stats_.num_preemptions;
-  }
-
-  void make_room() {
-    for (size_t i = 0; i < running_.size(); ++i) {
-      while (i < running_.size() && !reserve(running_[i])) give_way();
-    }
-  }
-
-  // ---- who runs ----
-
-  void admit() {
-    while (resume() || start()) {
-    }
-  }
-
-  // Preempted sequences run on, the oldest first. Their tokens are prefilled, all but the newest, which is decoded as it
-  // would have been. False where none could.
-  bool resume() {
-    Batch batch;
-    while (!preempted_.empty()) {
-      Sequence& sequence = preempted_.front();
-      const int64_t prompt = sequence.response / num_samples_;
-      const Pages shared = pages_of_sibling(prompt);
-      const int64_t num_new = pages_for(sequence.position) - static_cast<int64_t>(shared.size());
-      if (room(num_running(), num_new) <= 0 || !batch.has_space(sequence.position)) break;
-      sequence.pages = take_pages(shared, sequence.position);
-      add(batch, prompt, responses_.ids(sequence.response), sequence.pages, shared);
-      running_.push_back(std::move(sequence));
-      preempted_.pop_front();
-    }
-    if (batch.targets.empty()) return false;
-    prefill(batch);
-    return true;
-  }
-
-  // Samples of the open group, or else of prompts that are prefilled now. False where none could be started.
-  bool start() {
-    if (!preempted_.empty() || groups_.empty() || room(num_running(), 0) <= 0) return false;
-    if (groups_.front().is_open()) {
-      start_samples(groups_.front());
-    } else if (!prefill_groups()) {
-      return false;
-    }
-    while (!groups_.empty() && groups_.front().num_started == num_samples_) groups_.pop_front();
-    return true;
-  }
-
-  // As many prompts as there is room for. Only the last of them can stay open: the next one joins only if room is left for
-  // all samples of those before it.
-  bool prefill_groups() {
-    Batch batch;
-    int64_t num_planned = num_running();
-    for (Group& group : groups_) {
-      const int64_t length = prompt_length(group.prompt);
-      const Pages shared = pages_of_sibling(group.prompt);
-      const int64_t num_new = pages_for(length) - static_cast<int64_t>(shared.size());
-      if (room(num_planned, num_new) <= 0 || !batch.has_space(length)) break;
-      group.pages = take_pages(shared, length);
-      add(batch, group.prompt, {}, group.pages, shared);
-      num_planned += num_samples_ - group.num_started;
-    }
-    if (batch.targets.empty()) return false;
-    for_each_logits_chunk(prefill(batch), [&](int64_t first_row, const at::Tensor& logits_MV) {
-      for (int64_t row = 0; row < logits_MV.size(0); ++row) {
-        Group& group = groups_[static_cast<size_t>(first_row + row)];
-        group.logits_1V = logits_MV.narrow(0, row, 1);
-        start_samples(group);
-        if (group.is_open()) group.logits_1V = group.logits_1V.clone();
-      }
-    });
-    return true;
-  }
-
-  // Draws first tokens while there is room. A sample that ends with its first token never runs.
-  void start_samples(Group& group) {
-    while (group.num_started < num_samples_) {
-      const int64_t count = std::min(num_samples_ - group.num_started, room(num_running(), 0));
-      if (count <= 0) return;
-      std::vector<Draw> draws;
-      for (int64_t j = 0; j < count; ++j) {
-        draws.push_back(responses_.next_draw(0, group.prompt * num_samples_ + group.num_started + j));
-      }
-      for (const SampledToken& token : drawn(group.logits_1V, draws)) {
-        const int64_t response = group.prompt * num_samples_ + group.num_started++, length = prompt_length(group.prompt);
-        if (accept(response, token)) continue;
-        running_.push_back({response, token.id, static_cast<int32_t>(length), take_pages(group.pages, length)});
-      }
-    }
-    close(group);
-  }
-
-  // ---- the model ----
-
-  void add(Batch& batch, int64_t prompt, const std::vector<int32_t>& generated, Pages pages, Pages shared) const {
-    std::vector<int32_t>& ids = batch.sequences.ids;
-    const auto begin = request_.prompts.ids.begin() + request_.prompts.offsets[prompt];
-    ids.insert(ids.end(), begin, begin + prompt_length(prompt));
-    if (!generated.empty()) ids.insert(ids.end(), generated.begin(), generated.end() - 1);
-    batch.sequences.offsets.push_back(static_cast<int32_t>(ids.size()));
-    batch.targets.push_back({pages, static_cast<int64_t>(shared.size()) * kKvPage});
-  }
-
-  at::Tensor prefill(const Batch& batch) {
-    decoding_.reset();
-    stats_.prefill_tokens += batch.sequences.num_tokens();
-    return model_.prefill(batch.sequences, batch.targets, cache_, control_);
-  }
-
-  void decode_step() {
-    if (control_) control_->check();
-    if (!decoding_) decoding_.emplace("decode");
-    std::vector<int32_t> ids_B, positions_B;
-    std::vector<Pages> pages_B;
-    for (const Sequence& sequence : running_) {
-      ids_B.push_back(sequence.token);
-      positions_B.push_back(sequence.position);
-      pages_B.push_back(sequence.pages);
-    }
-    ++stats_.decode_steps;
-    stats_.most_running = std::max(stats_.most_running, num_running());
-    const at::Tensor hidden_BH = model_.decode(ids_B, positions_B, pages_B, cache_, control_);
-    for_each_logits_chunk(hidden_BH, [&](int64_t first_row, const at::Tensor& logits_MV) {
-      std::vector<Draw> draws;
-      for (int64_t row = 0; row < logits_MV.size(0); ++row) {
-        draws.push_back(responses_.next_draw(row, running_[static_cast<size_t>(first_row + row)].response));
-      }
-      Sequence* sequence = &running_[static_cast<size_t>(first_row)];
-      for (const SampledToken& token : drawn(logits_MV, draws)) {
-        sequence->token = token.id;
-        ++sequence->position;
-        if (accept(sequence->response, token)) release(sequence->pages);
-        ++sequence;
-      }
-    });
-    std::erase_if(running_, [](const Sequence& sequence) { return sequence.pages.empty(); });
-  }
-
-  std::vector<SampledToken> drawn(const at::Tensor& logits_MV, const std::vector<Draw>& draws) const {
-    return sample(logits_MV, request_.sampling, draws, request_.seed, request_.step, model_.compute_dtype());
-  }
-
-  bool accept(int64_t response, const SampledToken& token) {
-    const bool is_last = responses_.accept(response, token);
-    if (control_) control_->done = responses_.num_tokens();
-    return is_last;
-  }
-
-  template <typename Function>
-  void for_each_logits_chunk(const at::Tensor& hidden_MH, Function function) const {
-    const int64_t num_rows = hidden_MH.size(0), chunk = logits_rows(model_);
-    for (int64_t row = 0; row < num_rows; row += chunk) {
-      if (control_) control_->check();
-      function(row, model_.logits(hidden_MH.narrow(0, row, std::min(chunk, num_rows - row))));
-    }
-  }
-
-  const Transformer& model_;
-  const GenerateRequest& request_;
-  JobControl* control_;
-  const int64_t num_samples_;
-  const int64_t max_running_;
-  Responses responses_;
-  PagePool pool_;
-  KvCache cache_;
-  std::vector<Sequence> running_;    // oldest first, like all three
-  std::deque<Sequence> preempted_;
-  std::deque<Group> groups_;
-  GenerateStats stats_;
-  std::optional<ProfileSpan> decoding_;  // from one prefill to the next: a span per token would be too many
-};
 
 }  // namespace
 
 int64_t sampling_bytes(const Transformer& model, int64_t prompt_tokens, int64_t longest, int64_t running) {
-  const int64_t prefill = std::max(std::min(prompt_tokens, kPrefillTokens), longest);
-  const int64_t rows = std::min(running, logits_rows(model));
-  return std::max(model.forward_bytes(prefill),
-                  model.forward_bytes(running) + rows * logits_row_bytes(model));
+  return CpuDecoder::peak_bytes(model, std::max(std::min(prompt_tokens, kPrefillTokens), longest), running);
 }
 
 GenerateResult generate(const Transformer& model, const GenerateRequest& request, JobControl* control) {
   validate(request, model.config().vocab_size);
+  if (Gpu* gpu = gpu_of(model.device())) return generate_on(*gpu, model, request, control);
   const BatchInvariantScope scope(request.batch_invariant);
-  return Generation(model, request, control).run();
+  const int64_t page_bytes = KvCache::page_bytes(model.config(), model.compute_dtype());
+  const int64_t num_pages = plan_pages(request, most_running(request), page_bytes, request.kv_budget_bytes);
+  CpuDecoder decoder(model, request, num_pages, control);
+  return schedule(decoder, request, control);
 }
 
 }  // namespace archer

@@ -1,7 +1,5 @@
 #include "generate/plan.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,8 +7,21 @@
 #include <string>
 
 #include "core/error.h"
+#include "model/pages.h"
 
 namespace archer {
+
+void validate(const SamplingOptions& options) {
+  const auto refuse_unless = [](bool holds, const char* name, auto value, const char* range) {
+    require(holds, kConfig, std::string(name) + " is " + std::to_string(value) + "; it must be " + range);
+  };
+  const bool in_range = options.temperature >= 1e-4 && options.temperature <= 1e4;
+  refuse_unless(options.temperature == 0.0 || in_range, "temperature", options.temperature,
+                "0 (greedy) or between 0.0001 and 10000");
+  refuse_unless(options.top_k == -1 || options.top_k >= 1, "top_k", options.top_k, "-1 (off) or at least 1");
+  refuse_unless(options.top_p > 0.0 && options.top_p <= 1.0, "top_p", options.top_p, "above 0 and at most 1 (off)");
+  refuse_unless(options.min_p >= 0.0 && options.min_p <= 1.0, "min_p", options.min_p, "between 0 (off) and 1");
+}
 
 void validate(const GenerateRequest& request, int64_t vocab_size) {
   const PackedSequences& prompts = request.prompts;
@@ -55,23 +66,24 @@ int64_t most_running(const GenerateRequest& request) {
   return request.max_slots > 0 ? std::min(num_responses, request.max_slots) : num_responses;
 }
 
-int64_t plan_pages(const Transformer& model, const GenerateRequest& request) {
+int64_t longest_positions(const GenerateRequest& request) {
   int64_t longest = 0;
   for (int64_t i = 0; i < request.prompts.num_sequences(); ++i) longest = std::max(longest, request.prompts.length(i));
-  // The last token of a response is never fed back.
-  const int64_t positions = longest + request.max_new_tokens - 1, per_sequence = pages_for(positions);
-  const int64_t page_bytes = KvCache::page_bytes(model.config(), model.compute_dtype());
+  return longest + request.max_new_tokens - 1;
+}
+
+int64_t plan_pages(const GenerateRequest& request, int64_t running, int64_t page_bytes, int64_t budget_bytes) {
+  const int64_t positions = longest_positions(request), per_sequence = pages_for(positions);
   // Whoever runs at full length, one open prompt, and the page for each that room() wants to see free.
-  const int64_t most = std::min<int64_t>((most_running(request) + 1) * (per_sequence + 1),
-                                         std::numeric_limits<int32_t>::max());
-  if (request.kv_budget_bytes == 0) return most;
-  require(request.kv_budget_bytes / page_bytes >= per_sequence, kOom,
+  const int64_t most = std::min<int64_t>((running + 1) * (per_sequence + 1), std::numeric_limits<int32_t>::max());
+  if (budget_bytes == 0) return most;
+  require(budget_bytes / page_bytes >= per_sequence, kOom,
           "one sequence needs " + std::to_string(per_sequence * page_bytes) + " bytes of keys and values (longest prompt " +
-              std::to_string(longest) + " + max_new_tokens " + std::to_string(request.max_new_tokens) + " - 1 = " +
-              std::to_string(positions) + " positions, in pages of " + std::to_string(kKvPage) + " positions and " +
-              std::to_string(page_bytes) + " bytes), the budget is " + std::to_string(request.kv_budget_bytes) +
-              " bytes: lower max_new_tokens or raise the budget");
-  return std::min(most, request.kv_budget_bytes / page_bytes);
+              std::to_string(positions + 1 - request.max_new_tokens) + " + max_new_tokens " +
+              std::to_string(request.max_new_tokens) + " - 1 = " + std::to_string(positions) + " positions, in pages of " +
+              std::to_string(kKvPage) + " positions and " + std::to_string(page_bytes) + " bytes), the budget is " +
+              std::to_string(budget_bytes) + " bytes: lower max_new_tokens or raise the budget");
+  return std::min(most, budget_bytes / page_bytes);
 }
 
 }  // namespace archer

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "generate/generate.h"
+#include "generate/request.h"
 
 namespace archer {
+
+constexpr int64_t kPrefillTokens = 4096;  // tokens in one prefill, unless one sequence alone is longer
 
 // ARCHER_E_SHAPE or ARCHER_E_CONFIG, naming what is wrong.
 void validate(const GenerateRequest& request, int64_t vocab_size);
@@ -18,8 +20,11 @@ std::vector<int64_t> longest_first(const GenerateRequest& request);
 // Sequences that may be decoded together.
 int64_t most_running(const GenerateRequest& request);
 
-// As many pages as the budget pays for, and no more than can be used. ARCHER_E_OOM where they would not hold the longest
-// possible sequence.
-int64_t plan_pages(const Transformer& model, const GenerateRequest& request);
+// Positions of the longest possible sequence: the last token of a response is never fed back.
+int64_t longest_positions(const GenerateRequest& request);
+
+// As many pages as the budget pays for (0: any number), and no more than `running` sequences at once can use. ARCHER_E_OOM
+// where they would not hold the longest possible sequence.
+int64_t plan_pages(const GenerateRequest& request, int64_t running, int64_t page_bytes, int64_t budget_bytes);
 
 }  // namespace archer

@@ -3,9 +3,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "generate/generate.h"
-#include "generate/sampler.h"
-#include "generate/stop.h"
+#include "generate/decoder.h"
+#include "generate/request.h"
 
 namespace archer {
 
@@ -16,6 +15,8 @@ class Responses {
 
   // The draw of a response's next token from a row of logits.
   Draw next_draw(int64_t row, int64_t response) const;
+  // Tokens that a response may still get.
+  int64_t budget(int64_t response) const { return request_.max_new_tokens - static_cast<int64_t>(ids(response).size()); }
   // Appends a token; true if that ends the response.
   bool accept(int64_t response, const SampledToken& token);
   const std::vector<int32_t>& ids(int64_t response) const { return responses_[static_cast<size_t>(response)].ids; }

@@ -44,18 +44,6 @@ void score_as_loss(const at::Tensor& logits_MV, const SamplingOptions& options, 
 
 }  // namespace
 
-void validate(const SamplingOptions& options) {
-  const auto refuse_unless = [](bool holds, const char* name, auto value, const char* range) {
-    require(holds, kConfig, std::string(name) + " is " + std::to_string(value) + "; it must be " + range);
-  };
-  const bool in_range = options.temperature >= 1e-4 && options.temperature <= 1e4;
-  refuse_unless(options.temperature == 0.0 || in_range, "temperature", options.temperature,
-                "0 (greedy) or between 0.0001 and 10000");
-  refuse_unless(options.top_k == -1 || options.top_k >= 1, "top_k", options.top_k, "-1 (off) or at least 1");
-  refuse_unless(options.top_p > 0.0 && options.top_p <= 1.0, "top_p", options.top_p, "above 0 and at most 1 (off)");
-  refuse_unless(options.min_p >= 0.0 && options.min_p <= 1.0, "min_p", options.min_p, "between 0 (off) and 1");
-}
-
 std::vector<SampledToken> sample(const at::Tensor& logits_MV, const SamplingOptions& options,
                                  const std::vector<Draw>& draws, uint64_t seed, uint32_t step,
                                  at::ScalarType model_dtype) {

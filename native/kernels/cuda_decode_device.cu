@@ -1,7 +1,7 @@
 // See cuda_decode_device.h.
 #include "kernels/cuda_decode_device.h"
 
-#include <vector>
+#include <map>
 
 #include "kernels/cuda_gpu.h"
 #include "kernels/decode_launch.h"
@@ -13,7 +13,7 @@ class CudaDecodeDevice : public CudaGpu<DecodeDevice> {
  public:
   explicit CudaDecodeDevice(const CudaGpuOptions& options) : CudaGpu(options) {}
   ~CudaDecodeDevice() override {
-    for (cudaGraphExec_t graph : graphs_) cudaGraphExecDestroy(graph);
+    for (const auto& [captured, graph] : graphs_) cudaGraphExecDestroy(graph);
   }
 
   void linear(const uint16_t* x_BI, const uint16_t* weight_NI, void* out, bool out_is_float, int64_t stride,
@@ -24,6 +24,9 @@ class CudaDecodeDevice : public CudaGpu<DecodeDevice> {
   void norm_rows(const NormRowsParams& params) override { start(launch_norm_rows, params, "norms rows"); }
   void append_keys(const AppendParams& params) override { start(launch_append_keys, params, "appends keys"); }
   void attend(const AttentionParams& params) override { start(launch_attention, params, "attends"); }
+  void attend_prompts(const PrefillParams& params) override {
+    start(launch_prefill_attention, params, "attends over prompts");
+  }
   void swiglu(const SwigluParams& params) override { start(launch_swiglu, params, "computes SwiGLU"); }
   void sample(const SampleParams& params) override { start(launch_sample, params, "samples"); }
 
@@ -44,12 +47,16 @@ class CudaDecodeDevice : public CudaGpu<DecodeDevice> {
     const cudaError_t error = cudaGraphInstantiateWithFlags(&executable, graph, 0);
     cudaGraphDestroy(graph);
     check_cuda(error, "Instantiating a CUDA graph");
-    graphs_.push_back(executable);
-    return static_cast<int>(graphs_.size()) - 1;
+    graphs_[num_captured_] = executable;
+    return num_captured_++;
   }
   void replay(int captured) override {
     use();
-    check_cuda(cudaGraphLaunch(graphs_[static_cast<size_t>(captured)], stream()), "Starting a CUDA graph");
+    check_cuda(cudaGraphLaunch(graphs_.at(captured), stream()), "Starting a CUDA graph");
+  }
+  void forget(int captured) noexcept override {
+    cudaGraphExecDestroy(graphs_[captured]);
+    graphs_.erase(captured);
   }
 
  private:
@@ -62,7 +69,8 @@ class CudaDecodeDevice : public CudaGpu<DecodeDevice> {
     check_cuda(error, text.c_str());
   }
 
-  std::vector<cudaGraphExec_t> graphs_;
+  std::map<int, cudaGraphExec_t> graphs_;
+  int num_captured_ = 0;
 };
 
 }  // namespace

@@ -105,6 +105,11 @@ class CudaGpu : public Interface {
     use();
     check_cuda(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_), "Copying from the GPU");
   }
+  void copy(void* to, const void* from, size_t bytes) override {
+    if (bytes == 0) return;
+    use();
+    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "Copying on the GPU");
+  }
   void zero(void* memory, size_t bytes) override {
     if (bytes == 0) return;
     use();

@@ -5,11 +5,12 @@
 #include "kernels/decode_launch.h"
 #include "kernels/decode_rows_kernel.h"
 #include "kernels/decode_sample_kernel.h"
+#include "kernels/prefill_attention_kernel.h"
 
 namespace archer {
 namespace {
 
-constexpr int kAttentionThreads = gpu::kAttentionWarps * 32;
+constexpr int kAttentionThreads = gpu::kAttentionWarps * 32, kPrefillThreads = gpu::kPrefillWarps * 32;
 
 __global__ void __launch_bounds__(kRowThreads) norm_kernel(const __grid_constant__ NormRowsParams params) {
   gpu::norm_rows<kRowThreads>(params);
@@ -30,6 +31,11 @@ attention_kernel(const __grid_constant__ AttentionParams params) {
 template <int kHeadDim>
 __global__ void __launch_bounds__(kHeadDim) merge_kernel(const __grid_constant__ AttentionParams params) {
   gpu::merge_splits<kHeadDim>(params);
+}
+
+template <int kHeadDim>
+__global__ void __launch_bounds__(kPrefillThreads, 2) prefill_kernel(const __grid_constant__ PrefillParams params) {
+  gpu::attend_tile<kHeadDim>(params);
 }
 
 __global__ void __launch_bounds__(kRowThreads) swiglu_kernel(const __grid_constant__ SwigluParams params) {
@@ -62,6 +68,17 @@ cudaError_t launch_attention_of(const AttentionParams& params, cudaStream_t stre
                 params);
 }
 
+template <int kHeadDim>
+cudaError_t launch_prefill_of(const PrefillParams& params, cudaStream_t stream) {
+  constexpr size_t kShared = gpu::prefill_shared_bytes(kHeadDim);
+  // More than 48 KiB must be asked for, on each device anew.
+  const cudaError_t error = cudaFuncSetAttribute(prefill_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(kShared));
+  if (error != cudaSuccess) return error;
+  return launch(prefill_kernel<kHeadDim>, static_cast<int64_t>(params.num_tiles) * params.num_heads, kPrefillThreads,
+                kShared, stream, params);
+}
+
 }  // namespace
 
 cudaError_t launch_norm_rows(const NormRowsParams& params, cudaStream_t stream) {
@@ -80,6 +97,12 @@ cudaError_t launch_append_keys(const AppendParams& params, cudaStream_t stream) 
 cudaError_t launch_attention(const AttentionParams& params, cudaStream_t stream) {
   if (params.head_dim == 64) return launch_attention_of<64>(params, stream);
   if (params.head_dim == 128) return launch_attention_of<128>(params, stream);
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t launch_prefill_attention(const PrefillParams& params, cudaStream_t stream) {
+  if (params.head_dim == 64) return launch_prefill_of<64>(params, stream);
+  if (params.head_dim == 128) return launch_prefill_of<128>(params, stream);
   return cudaErrorInvalidValue;
 }
 

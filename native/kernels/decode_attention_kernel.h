@@ -57,9 +57,9 @@ ARCHER_DEVICE void attend_split(const AttentionParams& p) {
   for (int page = first_page; page < first_page + kPagesPerSplit; ++page) {
     const int first = page * kPagePositions + warp * kWarpPositions;
     if (first >= length) break;  // the whole warp
-    const int64_t entry = p.cache.table_BP[static_cast<int64_t>(row) * p.cache.pages_per_row + page];
+    const int64_t entry = p.cache.table_BP[static_cast<int64_t>(state.sequence) * p.cache.pages_per_row + page];
     const int64_t base =
-        ((entry * p.num_kv_heads + kv_head) * kPagePositions + warp * kWarpPositions) * kHeadDim;
+        entry * p.cache.page_stride + (kv_head * kPagePositions + warp * kWarpPositions) * kHeadDim;
     // What lies behind the row's last position may be anything, NaN too: zeros instead.
     const auto load = [&](const uint16_t* from, int position) {
       return first + position < length ? load_16(from) : Word4{0, 0, 0, 0};

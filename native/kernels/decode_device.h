@@ -16,6 +16,7 @@ class DecodeDevice : public GpuDevice {
   virtual void norm_rows(const NormRowsParams& params) = 0;
   virtual void append_keys(const AppendParams& params) = 0;
   virtual void attend(const AttentionParams& params) = 0;
+  virtual void attend_prompts(const PrefillParams& params) = 0;
   virtual void swiglu(const SwigluParams& params) = 0;
   virtual void sample(const SampleParams& params) = 0;
 
@@ -23,6 +24,7 @@ class DecodeDevice : public GpuDevice {
   // `work` may call the products and kernels above alone.
   virtual int capture(const std::function<void()>& work) = 0;
   virtual void replay(int captured) = 0;
+  virtual void forget(int captured) noexcept = 0;  // none of its replays may be under way
 };
 
 }  // namespace archer

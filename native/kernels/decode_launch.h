@@ -9,6 +9,7 @@ namespace archer {
 cudaError_t launch_norm_rows(const NormRowsParams& params, cudaStream_t stream);
 cudaError_t launch_append_keys(const AppendParams& params, cudaStream_t stream);
 cudaError_t launch_attention(const AttentionParams& params, cudaStream_t stream);
+cudaError_t launch_prefill_attention(const PrefillParams& params, cudaStream_t stream);
 cudaError_t launch_swiglu(const SwigluParams& params, cudaStream_t stream);
 cudaError_t launch_sample(const SampleParams& params, cudaStream_t stream);
 

@@ -1,6 +1,7 @@
-// The kernels of a decode step on a GPU, by their parameters: every entry point takes device pointers and queues its
-// work; nothing waits. A step takes one token of each of B rows through the model; a row is idle or running, and its
-// whole state lies on the device, so that many steps can be queued before the host looks.
+// The kernels of generation on a GPU, by their parameters: every entry point takes device pointers and queues its work;
+// nothing waits. A decode step takes one token of each of B rows through the model; a row is idle or running, and its
+// whole state lies on the device, so that many steps can be queued before the host looks. In a prefill a row is a token
+// of a prompt, and the kernels are the same ones but for attention.
 //   B rows, H hidden, F intermediate, V vocabulary, N heads, K kv heads, G = N / K, D head_dim (64 or 128)
 // Tensors are bfloat16 (uint16_t) with float32 arithmetic, rounded where the CPU's decode rounds
 // (kernels/decoder_rows.h). Plain C++17 without torch or Node: device code includes it.
@@ -21,7 +22,9 @@ struct alignas(16) DecodeRow {
   int32_t budget = 0;    // tokens that may still be drawn
   int32_t drawn = 0;     // tokens drawn since the host's visit
   RowState state = RowState::idle;
-  int32_t unused[3] = {};
+  int32_t sequence = 0;  // its row of the table of pages, and of the logits
+  int32_t first = 0;     // keys and values before it are there already and stay as they are
+  int32_t unused = 0;
 };
 
 constexpr int kPagePositions = kernels::kKvPage;  // in the device's index arithmetic 32 bits are enough
@@ -32,13 +35,14 @@ constexpr int kMaxGroup = 8;       // query heads per kv head that attention tak
 // Threads per block.
 constexpr int kRowThreads = 256, kAppendThreads = 128, kPartThreads = 256, kChooseThreads = 512;
 
-// Keys and values of one layer, [pages, K, 64, D] each (kernels/kv_page.h). A row's position p lies in page
-// table_BP[row][p / 64].
+// Keys and values of one layer, [pages, K, 64, D] each (kernels/kv_page.h), page_stride elements from page to page. A
+// row's position p lies in page table_BP[row.sequence][p / 64].
 struct PagedKeys {
   uint16_t* keys = nullptr;
   uint16_t* values = nullptr;
   const int32_t* table_BP = nullptr;
   int32_t pages_per_row = 0;
+  int64_t page_stride = 0;
 };
 
 // x = table[token] where there is a table, else x + (delta + bias); out = rms_norm(x) * weight. H is a multiple of 8.
@@ -84,6 +88,23 @@ struct AttentionParams {
   int32_t num_splits = 0;         // enough for every running row's position
 };
 
+constexpr int kPrefillTile = 64;  // tokens of one block
+
+// Rows that lie side by side and are neighbouring positions of one sequence.
+struct PrefillTile {
+  int32_t first_row = 0, num_rows = 0;  // at most kPrefillTile
+};
+
+// As attention, for the tokens of prompts, whose keys and values up to their own are in their pages.
+struct PrefillParams {
+  const uint16_t* queries_TND = nullptr;
+  PagedKeys cache;
+  uint16_t* out_TND = nullptr;
+  const DecodeRow* rows = nullptr;
+  const PrefillTile* tiles = nullptr;
+  int32_t num_tiles = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
+};
+
 // out = silu(gate + bias) * (up + bias). F is a multiple of 8.
 struct SwigluParams {
   const uint16_t* gate_up_B2F = nullptr;  // F of gate, then F of up
@@ -103,11 +124,11 @@ constexpr int kSamplePart = 4096;  // logits that one block reduces
 
 constexpr int64_t num_sample_parts(int64_t vocabulary) { return (vocabulary + kSamplePart - 1) / kSamplePart; }
 
-// One token per running row, by the inverse CDF of kernels/sample_row.h, and the row's next state: its token and
-// position, `stopped` at a stop token, `full` when its budget is used up, `faulty` (and no token) without a
-// distribution.
+// One token per running row from logits[row.sequence], by the inverse CDF of kernels/sample_row.h, and the row's next
+// state: its token and position, `stopped` at a stop token, `full` when its budget is used up, `faulty` (and no token)
+// without a distribution.
 struct SampleParams {
-  const float* logits = nullptr;       // [B, stride], 16-byte aligned rows
+  const float* logits = nullptr;       // [sequences, stride], 16-byte aligned rows
   int64_t stride = 0;                  // >= V, a multiple of 4
   int32_t num_rows = 0, vocabulary = 0;
   const SampleSettings* settings = nullptr;

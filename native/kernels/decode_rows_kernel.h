@@ -133,11 +133,12 @@ ARCHER_DEVICE void append_keys(const AppendParams& p) {
   if (is_query) {
     to = p.queries_BND + (static_cast<int64_t>(row) * p.num_heads + head) * kHeadDim;
   } else {
+    if (state.position < state.first) return;
     const int kv_head = (head - p.num_heads) % p.num_kv_heads;
-    const int64_t page = p.cache.table_BP[static_cast<int64_t>(row) * p.cache.pages_per_row +
+    const int64_t page = p.cache.table_BP[static_cast<int64_t>(state.sequence) * p.cache.pages_per_row +
                                           state.position / kPagePositions];
     to = (is_value ? p.cache.values : p.cache.keys) +
-         ((page * p.num_kv_heads + kv_head) * kPagePositions + state.position % kPagePositions) * kHeadDim;
+         page * p.cache.page_stride + (kv_head * kPagePositions + state.position % kPagePositions) * kHeadDim;
   }
   *reinterpret_cast<uint32_t*>(to + near) = pack_bf16(a[0], a[1]);
   *reinterpret_cast<uint32_t*>(to + far) = pack_bf16(b[0], b[1]);

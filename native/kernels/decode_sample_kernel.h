@@ -48,9 +48,10 @@ ARCHER_DEVICE float inverse_temperature(const SampleSettings& settings) {
 template <int kThreads>
 ARCHER_DEVICE void reduce_part(const SampleParams& p) {
   const int row = block_rank() / p.num_parts, part = block_rank() % p.num_parts;
-  if (p.rows[row].state != RowState::running) return;
+  const DecodeRow state = p.rows[row];
+  if (state.state != RowState::running) return;
   const float scale = kLog2E * inverse_temperature(*p.settings);
-  const float* const logits = p.logits + row * p.stride;
+  const float* const logits = p.logits + state.sequence * p.stride;
   RowSums sums = empty_sums();
   ARCHER_UNROLL
   for (int v = thread_rank() * 4; v < kSamplePart; v += kThreads * 4) {
@@ -256,7 +257,7 @@ ARCHER_DEVICE void choose_token(const SampleParams& p) {
   if (state.state != RowState::running) return;
   const SampleSettings settings = *p.settings;
   const float per_temperature = inverse_temperature(settings), scale = kLog2E * per_temperature;
-  const float* const logits = p.logits + row * p.stride;
+  const float* const logits = p.logits + state.sequence * p.stride;
   const auto* const parts = reinterpret_cast<const Float4*>(p.parts) + static_cast<int64_t>(row) * p.num_parts;
   auto& shared = *reinterpret_cast<SampleShared<kThreads>*>(shared_memory());
 

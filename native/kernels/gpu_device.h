@@ -28,6 +28,7 @@ class GpuDevice {
   virtual void release(void* memory) noexcept = 0;
   virtual void upload(void* to, const void* from_host, size_t bytes) = 0;    // `from_host` may be reused at once
   virtual void download(void* to_host, const void* from, size_t bytes) = 0;  // complete after synchronize()
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;           // within the device; no overlap
   virtual void zero(void* memory, size_t bytes) = 0;
   virtual void synchronize() = 0;
   // Memory of the host that downloads reach without anybody waiting.

@@ -105,4 +105,25 @@ ARCHER_DEVICE void multiply_8x8x16(float (&sum)[2], uint32_t a_near, uint32_t a_
       : "r"(a_near), "r"(a_far), "r"(b_near), "r"(b_far), "r"(0), "f"(0.0f));
 }
 
+// A warp's sum_16x8 += a_16x16 b_16x8: rows g and g + 8. A lane holds a[g][2q, +1], a[g + 8][2q, +1], a[g][2q + 8, +1] and
+// a[g + 8][2q + 8, +1], b as above, and sum[g][2q, +1], sum[g + 8][2q, +1].
+ARCHER_DEVICE void multiply_16x8x16(float (&sum)[4], const Word4& a, uint32_t b_near, uint32_t b_far) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b_near), "r"(b_far));
+}
+
+// Four 8 x 8 blocks of bfloat16 in shared memory, transposed: lane l names the 16 bytes of row l % 8 of block l / 8, and
+// gets of each block the elements [2q, +1][g].
+ARCHER_DEVICE Word4 load_transposed(const void* row) {
+  Word4 words;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+  return words;
+}
+
 }  // namespace archer::gpu

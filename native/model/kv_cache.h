@@ -6,19 +6,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
-#include "kernels/kv_page.h"
 #include "model/config.h"
+#include "model/pages.h"
 
 namespace archer {
-
-using kernels::kKvPage;
-
-// The pages of a sequence: position t is line t % kKvPage of page t / kKvPage.
-using PageTable = std::vector<int32_t>;
-using Pages = std::span<const int32_t>;
 
 struct KvCache {
   // The memory is taken from the system as pages are first written. ARCHER_E_OOM where even the addresses are refused.
@@ -36,9 +29,6 @@ struct KvCache {
   // Of one page, in every layer.
   static int64_t page_bytes(const ModelConfig& config, at::ScalarType dtype);
 };
-
-// The number of pages that hold `length` positions.
-inline int64_t pages_for(int64_t length) { return (length + kKvPage - 1) / kKvPage; }
 
 // states [count, K * D], the keys or values of one layer -> positions first .. first + count - 1 of a sequence.
 void write_lines(at::Tensor& cached, const void* states, Pages pages, int64_t first, int64_t count);

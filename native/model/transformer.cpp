@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "core/flat_tensors.h"
@@ -24,6 +25,20 @@ std::string brackets(at::IntArrayRef shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
   return text + "]";
+}
+
+// Matrices before vectors, so that q, k and v lie side by side where they have biases too: decoding on a GPU multiplies by
+// them as by one.
+std::vector<at::Tensor> matrices_first(const std::vector<std::vector<int64_t>>& shapes, at::ScalarType dtype, at::Device device) {
+  std::vector<size_t> order(shapes.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_partition(order, [&](size_t i) { return shapes[i].size() > 1; });
+  std::vector<std::vector<int64_t>> in_order;
+  for (const size_t i : order) in_order.push_back(shapes[i]);
+  const std::vector<at::Tensor> laid = flat_tensors(in_order, dtype, device);
+  std::vector<at::Tensor> tensors(shapes.size());
+  for (size_t i = 0; i < order.size(); ++i) tensors[order[i]] = laid[i];
+  return tensors;
 }
 
 }  // namespace
@@ -137,7 +152,7 @@ void Transformer::load(const std::string& name, const at::Tensor& value) {
   Parameter& parameter = all_[index];
   const at::ScalarType master_dtype = compute_dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   if (!parameter.compute.defined()) {
-    if (compute_.empty()) compute_ = flat_tensors(shapes_, compute_dtype_, device_);
+    if (compute_.empty()) compute_ = matrices_first(shapes_, compute_dtype_, device_);
     parameter.compute = compute_[index];
     const size_t first = first_trained();
     if (index < first || (first == 0 && !trainable_)) {

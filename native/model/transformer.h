@@ -25,13 +25,6 @@ struct Parameter {
   bool decays = true;   // weight decay: matrices yes, norms and biases no
 };
 
-// Where prefill writes the keys and values of a sequence: its pages, but for the positions before `first`, which are in
-// the cache already (pages that it shares).
-struct PrefillTarget {
-  Pages pages;
-  int64_t first = 0;
-};
-
 // Adapters on the projections with these names (q_proj, ...) of every layer: PEFT's r, lora_alpha and target_modules.
 struct Lora {
   int64_t rank = 0;  // 0: none

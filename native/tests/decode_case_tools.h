@@ -57,7 +57,9 @@ constexpr double kBf16Step = 1.0 / 128;  // twice the largest rounding error
 
 inline std::vector<DecodeRow> running_rows(const std::vector<int32_t>& positions) {
   std::vector<DecodeRow> rows(positions.size());
-  for (size_t r = 0; r < rows.size(); ++r) rows[r] = {0, positions[r], 100, 0, RowState::running, {}};
+  for (size_t r = 0; r < rows.size(); ++r) {
+    rows[r] = {0, positions[r], 100, 0, RowState::running, static_cast<int32_t>(r)};
+  }
   return rows;
 }
 

@@ -79,13 +79,8 @@ struct Setup {
       sequence.pages = prompts.pages[i];
       sequences.push_back(sequence);
     }
-    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
-      const auto copy = [&](uint16_t* to, const at::Tensor& from) {
-        device.upload(to, from.contiguous().const_data_ptr(), from.nbytes());
-      };
-      copy(engine.layer_cache(layer).keys, cache.keys[static_cast<size_t>(layer)]);
-      copy(engine.layer_cache(layer).values, cache.values[static_cast<size_t>(layer)]);
-    }
+    // The CPU's layout.
+    device.upload(engine.layer_cache(0).keys, cache.keys[0].const_data_ptr(), engine.cache_bytes());
   }
 
   std::vector<DecodeSequence*> all() {
@@ -160,6 +155,122 @@ void agrees_with_the_cpu(bool qwen2) {
   }
   CHECK(worst_cpu < 0.05);
   std::printf("logits' relative distance from float64: engine %.3g, the CPU %.3g\n", worst_logits, worst_cpu);
+}
+
+// Prompts prefilled by the engine, of which the last shares two pages with the one before it: logits behind them, tokens drawn
+// from those, and a step that reads the pages. Pieces and the order of threads leave no trace.
+void prefills(bool qwen2) {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(qwen2), kPositions, 5);
+  const Transformer cpu = cpu_model(model, at::kBFloat16), exact = cpu_model(model, at::kDouble);
+  Prompts prompts({1, 64, 63, 200, 130}, model.config.vocab_size);
+  constexpr int32_t kShared = 2 * kPagePositions;
+  std::copy_n(prompts.packed.ids.begin() + prompts.packed.offsets[3], kShared,
+              prompts.packed.ids.begin() + prompts.packed.offsets[4]);
+  std::copy_n(prompts.pages[3].begin(), 2, prompts.pages[4].begin());
+  const KvCache nothing(model.config, at::kBFloat16, kNumPages);
+
+  const auto run = [&](int32_t prefill_tokens, gpu::emulation::Order order) {
+    DecodeLimits limits = limits_of(2);
+    limits.prefill_tokens = prefill_tokens;
+    Setup setup(model, limits, nothing, prompts, order);
+    std::vector<DecodePrompt> all;
+    for (size_t i = 0; i < prompts.lengths.size(); ++i) {
+      all.push_back({std::span(prompts.packed.ids).subspan(static_cast<size_t>(prompts.packed.offsets[i]),
+                                                           static_cast<size_t>(prompts.lengths[i])),
+                     prompts.pages[i], i == 4 ? kShared : 0});
+    }
+    int num_pieces = 0;
+    setup.engine.prefill(all, [&] { ++num_pieces; });
+    CHECK(num_pieces == (458 - kShared + prefill_tokens - 1) / prefill_tokens);
+    std::vector<at::Tensor> results{setup.logits(model.config.vocab_size)};
+    setup.engine.keep_logits(3);
+
+    std::vector<Draw> draws;
+    std::vector<DecodeDraw> on_device;
+    for (const int32_t prompt : {0, 1, 2, 3, 4, 3, 3, 3, 3, 0}) {  // more than rows
+      const auto sample_index = static_cast<uint32_t>(draws.size());
+      draws.push_back({prompt, 7, sample_index, 0});
+      on_device.push_back({prompt, 7, sample_index, 0});
+    }
+    const auto same_draws = [&] {
+      const std::vector<SampledToken> tokens = sample(results[0], {}, draws, kSeed, kStep);
+      const std::vector<SampledToken> drawn = setup.engine.draw(on_device, kSeed, kStep);
+      CHECK(drawn.size() == tokens.size());
+      for (size_t i = 0; i < drawn.size(); ++i) {
+        CHECK(drawn[i].id == tokens[i].id);
+        CHECK_NEAR(drawn[i].logp, tokens[i].logp, 1e-5);
+        CHECK_NEAR(drawn[i].entropy, tokens[i].entropy, 1e-5);
+      }
+    };
+    same_draws();
+    setup.engine.visit(setup.all(), kSeed, kStep);
+    for (const DecodeSequence& sequence : setup.sequences) {
+      results.push_back(at::tensor(sequence.log_probs));
+      results.push_back(at::tensor(sequence.ids));
+    }
+    results.push_back(setup.logits(model.config.vocab_size));
+    draws = {{3, 8, 0, 0}};
+    on_device = {{setup.engine.kept_prompt(), 8, 0, 0}};
+    same_draws();
+    return results;
+  };
+  const std::vector<at::Tensor> results = run(4096, gpu::emulation::Order::in_turn);
+  for (const int32_t prefill_tokens : {50, 128}) {
+    const std::vector<at::Tensor> again = run(prefill_tokens, gpu::emulation::Order::last_block);
+    for (size_t i = 0; i < results.size(); ++i) CHECK(again[i].equal(results[i]));
+  }
+
+  KvCache cpu_cache(model.config, at::kBFloat16, kNumPages), exact_cache(model.config, at::kDouble, kNumPages);
+  std::vector<PrefillTarget> targets;
+  for (const PageTable& table : prompts.pages) targets.push_back({table});
+  const at::Tensor of_cpu = cpu.logits(cpu.prefill(prompts.packed, targets, cpu_cache, nullptr));
+  const at::Tensor of_exact = exact.logits(exact.prefill(prompts.packed, targets, exact_cache, nullptr));
+  for (int64_t row = 0; row < of_exact.size(0); ++row) {
+    CHECK(relative_error(results[0][row], of_exact[row]) < 2 * relative_error(of_cpu[row], of_exact[row]) + 1e-3);
+  }
+  // The visit's second step: its first token was the engine's own.
+  std::vector<int32_t> positions = prompts.lengths, first_ids, tokens = prompts.first_tokens;
+  std::vector<Pages> pages(prompts.pages.begin(), prompts.pages.end());
+  exact.decode(tokens, positions, pages, exact_cache, nullptr);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    first_ids.push_back(results[2 + 2 * i][0].item<int32_t>());
+    ++positions[i];
+  }
+  const at::Tensor second = exact.logits(exact.decode(first_ids, positions, pages, exact_cache, nullptr));
+  double worst = 0;
+  for (int64_t row = 0; row < second.size(0); ++row) {
+    worst = std::max(worst, relative_error(results.back()[row], second[row]));
+  }
+  CHECK(worst < 0.05);
+  std::printf("prefill: logits two tokens behind the prompts within %.3g of float64\n", worst);
+}
+
+// A prompt that fills every position, and the same one whose keys and values are there already: the last token is computed
+// for its logits, and writes nothing.
+void longest_prompt() {
+  const HostModel model = decode_cases::random_model(decode_cases::small_config(false), kPositions, 6);
+  const Prompts prompts({kPositions}, model.config.vocab_size);
+  Setup setup(model, limits_of(4), KvCache(model.config, at::kBFloat16, kNumPages), prompts);
+  const std::span ids(prompts.packed.ids);
+  const auto cache = [&] {
+    std::vector<uint16_t> bits(setup.engine.cache_bytes() / sizeof(uint16_t));
+    setup.device.download(bits.data(), setup.engine.layer_cache(0).keys, setup.engine.cache_bytes());
+    setup.device.synchronize();
+    return bits;
+  };
+  setup.engine.prefill({{ids, prompts.pages[0], 0}});
+  const at::Tensor logits = setup.logits(model.config.vocab_size);
+  const std::vector<uint16_t> filled = cache();
+  setup.engine.prefill({{ids, prompts.pages[0], kPositions}});
+  CHECK(setup.logits(model.config.vocab_size).equal(logits) && logits.isfinite().all().item<bool>());
+  CHECK(cache() == filled);
+
+  const std::vector<int32_t> too_long(kPositions + 1, 1);
+  expect_error(kShape, "prompt 0 has 701 tokens", [&] { setup.engine.prefill({{too_long, prompts.pages[0], 0}}); });
+  expect_error(kShape, "prompt 0 has 0 tokens", [&] { setup.engine.prefill({{{}, prompts.pages[0], 0}}); });
+  const Pages too_few = Pages(prompts.pages[0]).first(10);
+  expect_error(kShape, "10 pages and needs 11", [&] { setup.engine.prefill({{ids, too_few, 0}}); });
+  expect_error(kShape, "9 prompts", [&] { setup.engine.prefill(std::vector<DecodePrompt>(9, {ids, too_few, 0})); });
 }
 
 // Bits do not depend on how many tokens a visit draws, on the sequences around, on the order of threads, or on pages.
@@ -251,6 +362,8 @@ void refusals() {
     setup.engine.visit(std::vector<DecodeSequence*>(9, &setup.sequences[0]), kSeed, kStep);
   });
   setup.engine.visit({}, kSeed, kStep);
+  setup.engine.prefill({});
+  CHECK(setup.engine.draw({}, kSeed, kStep).empty());
 
   const auto refuses_to_begin = [&](const char* code, const char* text, auto change) {
     EmulatedDecodeDevice device(gpu::emulation::Order::in_turn, false, size_t{4} << 20);
@@ -270,7 +383,7 @@ void refusals() {
   // Logits that are not finite name their sequence; a healthy one beside it goes on, and no memory was taken since.
   uint16_t nan[8];
   std::fill_n(nan, 8, uint16_t{0x7FC0});
-  const int64_t first_value = setup.sequences[0].pages[0] * 2 * kPagePositions * 64;
+  const int64_t first_value = setup.sequences[0].pages[0] * setup.engine.layer_cache(1).page_stride;
   setup.device.upload(setup.engine.layer_cache(1).values + first_value, nan, sizeof nan);
   DecodeSequence healthy = setup.sequences[0];
   healthy.position = 0;
@@ -285,6 +398,7 @@ void refusals() {
 void agrees_with_itself(bool qwen2) {
   EmulatedDecodeDevice device(gpu::emulation::Order::last_block), reference;
   decode_cases::check_engine(device, reference, qwen2);
+  decode_cases::check_generation(device, reference, qwen2);
 }
 
 }  // namespace
@@ -292,6 +406,9 @@ void agrees_with_itself(bool qwen2) {
 int main() {
   agrees_with_the_cpu(true);
   agrees_with_the_cpu(false);
+  prefills(true);
+  prefills(false);
+  longest_prompt();
   same_tokens_whatever_happens_around();
   endings();
   refusals();

@@ -1,9 +1,11 @@
-// The decode engine on a device against the same engine over another one (the emulation on the CPU), which the CTest
-// decode_engine holds against the CPU's own decoding: small random models, caches of random keys and values.
+// The decode engine, and whole generations, on a device against the same over another one (the emulation on the CPU), which
+// the CTests decode_engine and generate_gpu hold against the CPU's own: small random models, caches of random keys and values.
 #pragma once
 #include <algorithm>
 
 #include "core/philox.h"
+#include "generate/gpu_decoder.h"
+#include "generate/scheduler.h"
 #include "kernels/sample_row.h"
 #include "tests/decode_model.h"
 
@@ -20,13 +22,8 @@ struct EngineSetup {
   EngineSetup(DecodeDevice& on, const HostModel& model, int32_t tokens_per_visit)
       : device(on), weights(on, model), engine(on, model.config, weights.weights(), limits(tokens_per_visit)) {
     Random random(9);
-    const auto page_size = static_cast<size_t>(model.config.num_kv_heads * kPagePositions * model.config.head_dim);
-    const size_t pages = static_cast<size_t>(limits(1).num_pages);
-    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
-      for (uint16_t* cached : {engine.layer_cache(layer).keys, engine.layer_cache(layer).values}) {
-        device.upload(cached, random.bf16(pages * page_size, 1).data(), pages * page_size * 2);
-      }
-    }
+    const Bits cached = random.bf16(engine.cache_bytes() / sizeof(uint16_t), 1);
+    device.upload(engine.layer_cache(0).keys, cached.data(), engine.cache_bytes());
     int32_t next_page = limits(1).num_pages - 1;
     for (const int32_t position : {0, 63, 64, 300, 127}) {
       DecodeSequence sequence;
@@ -97,6 +94,37 @@ inline void check_engine(DecodeDevice& device, DecodeDevice& reference_device, b
   for (size_t i = 0; i < ids.size(); ++i) CHECK(longer.sequences[i].ids == ids[i]);
   CHECK(worst < 0.03);
   std::printf("engine, %s: logits within %.2g of the reference device's\n", qwen2 ? "qwen2" : "all flags", worst);
+}
+
+// A whole generation, greedy: two prompts in one prefill, more responses than slots. All but near ties have the same ids.
+inline void check_generation(DecodeDevice& device, DecodeDevice& reference_device, bool qwen2) {
+  const HostModel model = random_model(small_config(qwen2), kEnginePositions, 7);
+  Random random(8);
+  GenerateRequest request;
+  request.prompts.offsets = {0, 130, 150};
+  for (int i = 0; i < 150; ++i) {
+    request.prompts.ids.push_back(static_cast<int32_t>(random.next() % static_cast<uint32_t>(model.config.vocab_size)));
+  }
+  request.prompt_keys = {1, 2};
+  request.num_samples = 2;
+  request.sampling.temperature = 0.0;
+  request.max_new_tokens = 12;
+  request.max_slots = 3;
+  const auto run = [&](DecodeDevice& on) {
+    const DeviceModel weights(on, model);
+    GpuDecoder decoder(on, model.config, weights.weights(), request, nullptr);
+    return schedule(decoder, request, nullptr);
+  };
+  const GenerateResult got = run(device), expected = run(reference_device);
+  CHECK(got.offsets == expected.offsets && got.stats.decode_steps == expected.stats.decode_steps);
+  int num_same = 0;
+  for (size_t r = 0; r < 4; ++r) {
+    const auto first = static_cast<size_t>(got.offsets[r]);
+    CHECK_NEAR(got.log_probs[first], expected.log_probs[first], 0.2);
+    num_same += std::equal(&got.ids[first], &got.ids[first] + 12, &expected.ids[first]);
+  }
+  CHECK(num_same >= 2);
+  std::printf("generation, %s: %d of 4 greedy responses are the reference device's\n", qwen2 ? "qwen2" : "all flags", num_same);
 }
 
 }  // namespace archer::decode_cases

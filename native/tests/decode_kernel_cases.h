@@ -78,6 +78,7 @@ struct Pages {
     for (size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[random.next() % i]);
     if (positions.size() > 1) table[static_cast<size_t>(per_row)] = table[0];
   }
+  int64_t stride(const Heads& h) const { return int64_t{h.kv_heads} * kPagePositions * h.head_dim; }
   size_t size(const Heads& h) const { return static_cast<size_t>(count * h.kv_heads * kPagePositions * h.head_dim); }
   size_t at(const Heads& h, size_t row, int kv_head, int position) const {
     const int page = table[row * static_cast<size_t>(per_row) + static_cast<size_t>(position / kPagePositions)];
@@ -88,9 +89,10 @@ struct Pages {
 
 inline void check_append(DecodeDevice& device, const Heads& h, bool bias, bool norm) {
   const std::vector<int32_t> positions{0, 64, 65, 63, 999};
-  constexpr size_t kIdle = 2;
+  constexpr size_t kIdle = 2, kKept = 3;  // a row that does not run, and one whose keys are there already
   auto rows = running_rows(positions);
   rows[kIdle].state = RowState::stopped;
+  rows[kKept].first = positions[kKept] + 1;
   const Pages pages({99, 99, 65, 63, 999}, 3);
   const int D = h.head_dim, half = D / 2, slots = h.heads + 2 * h.kv_heads;
   const size_t row_size = static_cast<size_t>(slots * D);
@@ -115,7 +117,7 @@ inline void check_append(DecodeDevice& device, const Heads& h, bool bias, bool n
   p.cosine = d_cosine.get();
   p.sine = d_sine.get();
   p.queries_BND = d_queries.get();
-  p.cache = {d_keys.get(), d_values.get(), d_table.get(), pages.per_row};
+  p.cache = {d_keys.get(), d_values.get(), d_table.get(), pages.per_row, pages.stride(h)};
   p.rows = d_rows.get();
   p.num_rows = static_cast<int32_t>(positions.size());
   p.num_heads = h.heads;
@@ -130,6 +132,7 @@ inline void check_append(DecodeDevice& device, const Heads& h, bool bias, bool n
     for (int slot = 0; slot < slots; ++slot) {
       const size_t from = r * row_size + static_cast<size_t>(slot * D);
       const bool is_query = slot < h.heads, is_value = slot >= h.heads + h.kv_heads;
+      if (r == kKept && !is_query) continue;
       std::vector<double> x(static_cast<size_t>(D));
       double squares = 0;
       for (int d = 0; d < D; ++d) {
@@ -179,7 +182,7 @@ inline Bits run_attention(DecodeDevice& device, const Heads& h, const std::vecto
   DeviceArray<float> d_scales(device, std::vector<float>(B * N * S * 2, nan));
   AttentionParams p;
   p.queries_BND = d_queries.get();
-  p.cache = {d_keys.get(), d_values.get(), d_table.get(), pages.per_row};
+  p.cache = {d_keys.get(), d_values.get(), d_table.get(), pages.per_row, pages.stride(h)};
   p.split_sums = d_sums.get();
   p.split_scales = d_scales.get();
   p.out_BND = d_out.get();
@@ -254,8 +257,80 @@ inline void check_attention(DecodeDevice& device, const Heads& h, const std::vec
                    pages.table.begin() + static_cast<std::ptrdiff_t>(alone + 1) * pages.per_row);
   const Bits query(queries.begin() + static_cast<std::ptrdiff_t>(alone * N * D),
                    queries.begin() + static_cast<std::ptrdiff_t>((alone + 1) * N * D));
-  const Bits again = run_attention(device, h, {rows[alone]}, own, query, keys, values, num_splits + 3);
+  DecodeRow only = rows[alone];
+  only.sequence = 0;
+  const Bits again = run_attention(device, h, {only}, own, query, keys, values, num_splits + 3);
   CHECK(std::equal(again.begin(), again.end(), got.begin() + static_cast<std::ptrdiff_t>(alone * N * D)));
+}
+
+// Prompts of these lengths, of which the tokens from `firsts` on are computed; a tile never crosses two of them.
+inline void check_prefill(DecodeDevice& device, const Heads& h, const std::vector<int32_t>& firsts,
+                          const std::vector<int32_t>& lengths, double sharpness) {
+  std::vector<int32_t> last, positions, owners;
+  std::vector<PrefillTile> tiles;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    last.push_back(lengths[s] - 1);
+    for (int32_t t = firsts[s]; t < lengths[s]; ++t) {
+      if ((t - firsts[s]) % kPrefillTile == 0) tiles.push_back({static_cast<int32_t>(positions.size()), 0});
+      ++tiles.back().num_rows;
+      positions.push_back(t);
+      owners.push_back(static_cast<int32_t>(s));
+    }
+  }
+  auto rows = running_rows(positions);
+  for (size_t r = 0; r < rows.size(); ++r) rows[r].sequence = owners[r];
+  const Pages pages(last, 11);
+  const auto D = static_cast<size_t>(h.head_dim), N = static_cast<size_t>(h.heads);
+  Random random(static_cast<uint64_t>(h.heads * h.head_dim) + 1);
+  const Bits queries = random.bf16(rows.size() * N * D, sharpness);
+  const Bits all_keys = random.bf16(pages.size(h), 1), all_values = random.bf16(pages.size(h), 1);
+  Bits keys(all_keys.size(), 0x7FFF), values(all_values.size(), 0xFFFF);  // NaN wherever no prompt has a position
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    for (int t = 0; t < lengths[s]; ++t) {
+      for (int head = 0; head < h.kv_heads; ++head) {
+        const size_t at = pages.at(h, s, head, t);
+        std::copy_n(&all_keys[at], D, &keys[at]);
+        std::copy_n(&all_values[at], D, &values[at]);
+      }
+    }
+  }
+  DeviceArray<uint16_t> d_queries(device, queries), d_keys(device, keys), d_values(device, values);
+  DeviceArray<uint16_t> d_out(device, Bits(queries.size(), 0xFFFF));
+  DeviceArray<int32_t> d_table(device, pages.table);
+  DeviceArray<DecodeRow> d_rows(device, rows);
+  DeviceArray<PrefillTile> d_tiles(device, tiles);
+  device.attend_prompts({d_queries.get(), {d_keys.get(), d_values.get(), d_table.get(), pages.per_row, pages.stride(h)}, d_out.get(),
+                         d_rows.get(), d_tiles.get(), static_cast<int32_t>(tiles.size()), h.heads, h.kv_heads,
+                         h.head_dim});
+  const Bits got = d_out.read();
+  std::vector<double> expected(got.size()), tolerance(got.size());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto s = static_cast<size_t>(owners[r]);
+    for (size_t n = 0; n < N; ++n) {
+      const int kv_head = static_cast<int>(n) / h.group();
+      std::vector<double> weights;
+      double max = -1e300, sum = 0;
+      for (int t = 0; t <= positions[r]; ++t) {
+        const uint16_t* const key = &keys[pages.at(h, s, kv_head, t)];
+        double score = 0;
+        for (size_t d = 0; d < D; ++d) score += wide(queries[(r * N + n) * D + d]) * wide(key[d]);
+        weights.push_back(score / std::sqrt(static_cast<double>(D)));
+        max = std::max(max, weights.back());
+      }
+      for (double& weight : weights) sum += weight = std::exp(weight - max);
+      for (int t = 0; t <= positions[r]; ++t) {
+        const uint16_t* const value = &values[pages.at(h, s, kv_head, t)];
+        for (size_t d = 0; d < D; ++d) {
+          const double share = weights[static_cast<size_t>(t)] / sum * wide(value[d]);
+          expected[(r * N + n) * D + d] += share;
+          tolerance[(r * N + n) * D + d] += std::abs(share) / 256;
+        }
+      }
+    }
+  }
+  check_all("prefill " + h.name(), got.size(), [&](size_t i) { return wide(got[i]); },
+            [&](size_t i) { return expected[i]; },
+            [&](size_t i) { return tolerance[i] + std::abs(expected[i]) / 256 + 1e-5; });
 }
 
 // ---- SwiGLU ----
@@ -316,8 +391,16 @@ void check_kernels(Next next) {
       check_append(next(), h, heads == 8, true);
       check_attention(next(), h, {65, 64, 1, 63, 300, 256, 257, 5}, 1);
     }
+    for (const int group : {1, 2, 3, 4, 5, 6, 7, 8}) {
+      check_attention(next(), {2 * group, 2, head_dim}, {63, 1, 128}, 1);
+      check_prefill(next(), {2 * group, 2, head_dim}, {0, 0, 63}, {1, 65, 64}, 1);
+    }
+    check_prefill(next(), {2, 1, head_dim}, {64}, {64}, 1);  // no token at all
     check_attention(next(), {6, 1, head_dim}, {1000, 1, 1000, 64}, 1);
     check_attention(next(), {3, 1, head_dim}, {130, 200, 70}, 8);  // a few positions have all the weight
+    check_prefill(next(), {6, 2, head_dim}, {0, 0, 0, 0}, {1, 130, 64, 17}, 1);
+    check_prefill(next(), {2, 1, head_dim}, {64, 191, 70, 128}, {200, 192, 135, 193}, 1);
+    check_prefill(next(), {3, 1, head_dim}, {0, 64}, {200, 70}, 8);
   }
   SampleCounts counts;
   for (const auto& c : sample_cases()) check_sample(next(), c, counts);

@@ -9,6 +9,7 @@
 #include "kernels/decode_device.h"
 #include "kernels/decode_rows_kernel.h"
 #include "kernels/decode_sample_kernel.h"
+#include "kernels/prefill_attention_kernel.h"
 
 namespace archer {
 
@@ -65,6 +66,12 @@ class EmulatedDecodeDevice : public EmulatedGpu<DecodeDevice> {
              [&] { p.head_dim == 64 ? gpu::merge_splits<64>(p) : gpu::merge_splits<128>(p); });
     });
   }
+  void attend_prompts(const PrefillParams& p) override {
+    queue([=, this] {
+      launch(p.num_tiles * p.num_heads, gpu::kPrefillWarps * 32, 1, gpu::prefill_shared_bytes(p.head_dim),
+             [&] { p.head_dim == 64 ? gpu::attend_tile<64>(p) : gpu::attend_tile<128>(p); });
+    });
+  }
   void swiglu(const SwigluParams& p) override {
     queue([=, this] {
       with_threads<kRowThreads>([&](auto threads) {
@@ -85,21 +92,22 @@ class EmulatedDecodeDevice : public EmulatedGpu<DecodeDevice> {
   }
 
   int capture(const std::function<void()>& work) override {
-    captured_.emplace_back();
-    capturing_ = true;
+    capturing_ = &captured_[num_captured_];
     work();
-    capturing_ = false;
-    return static_cast<int>(captured_.size()) - 1;
+    capturing_ = nullptr;
+    return num_captured_++;
   }
   void replay(int captured) override {
     ++num_replays;
-    for (const auto& call : captured_[static_cast<size_t>(captured)]) call();
+    for (const auto& call : captured_.at(captured)) call();
   }
+  void forget(int captured) noexcept override { captured_.erase(captured); }
+  size_t num_captured() const { return captured_.size(); }
 
  private:
   void queue(std::function<void()> call) {
-    if (capturing_) {
-      captured_.back().push_back(std::move(call));
+    if (capturing_ != nullptr) {
+      capturing_->push_back(std::move(call));
     } else {
       call();
     }
@@ -115,8 +123,9 @@ class EmulatedDecodeDevice : public EmulatedGpu<DecodeDevice> {
   }
 
   bool full_blocks_;
-  std::vector<std::vector<std::function<void()>>> captured_;
-  bool capturing_ = false;
+  std::map<int, std::vector<std::function<void()>>> captured_;
+  int num_captured_ = 0;
+  std::vector<std::function<void()>>* capturing_ = nullptr;
 };
 
 }  // namespace archer

@@ -51,6 +51,7 @@ class EmulatedGpu : public Interface {
     const char* data = static_cast<const char*>(from);
     downloads_.push_back({to_host, {data, data + bytes}});
   }
+  void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void zero(void* memory, size_t bytes) override {
     if (bytes > 0) std::memset(memory, 0, bytes);
   }

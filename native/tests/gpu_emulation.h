@@ -307,6 +307,26 @@ inline void multiply_8x8x16(float (&sum)[2], uint32_t a_near, uint32_t a_far, ui
   sum[1] += products[1];
 }
 
+inline void multiply_16x8x16(float (&sum)[4], const Word4& a, uint32_t b_near, uint32_t b_far) {
+  float upper[2] = {sum[0], sum[1]}, lower[2] = {sum[2], sum[3]};
+  multiply_8x8x16(upper, a.x, a.z, b_near, b_far);
+  multiply_8x8x16(lower, a.y, a.w, b_near, b_far);
+  sum[0] = upper[0], sum[1] = upper[1], sum[2] = lower[0], sum[3] = lower[1];
+}
+
+inline Word4 load_transposed(const void* row) {
+  const int g = thread_rank() % 32 / 4, q = thread_rank() % 4;
+  return with_warp(row, [&](auto of_lane) {
+    const auto element = [&](int block, int i, int j) {
+      uint16_t bits;
+      std::memcpy(&bits, static_cast<const char*>(of_lane(8 * block + i)) + j * 2, sizeof bits);
+      return static_cast<uint32_t>(bits);
+    };
+    const auto word = [&](int block) { return element(block, 2 * q, g) | element(block, 2 * q + 1, g) << 16; };
+    return Word4{word(0), word(1), word(2), word(3)};
+  });
+}
+
 inline void copy_async_16(void* shared, const void* global) { emulation::queue_copy(shared, global, 16); }
 inline void copy_async_element(float* shared, const float* global) { emulation::queue_copy(shared, global, 4); }
 inline void copy_async_element(Bf16* shared, const Bf16* global) { *shared = *global; }

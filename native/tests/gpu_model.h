@@ -1,5 +1,6 @@
 // Models on the emulated GPU.
 #pragma once
+#include "tests/emulated_decode_device.h"
 #include "tests/emulated_device.h"
 #include "tests/emulated_layer_device.h"
 // After the emulation's primitives.
@@ -14,7 +15,8 @@ using namespace archer;
 inline void use_emulated_gpu(gpu::emulation::Order order) {
   EmulatedOptions options;
   options.order = order;
-  register_gpu(at::DeviceType::PrivateUse1, {std::make_unique<EmulatedLayerDevice>(order), std::make_unique<EmulatedDevice>(options)});
+  register_gpu(at::DeviceType::PrivateUse1, {std::make_unique<EmulatedLayerDevice>(order), std::make_unique<EmulatedDevice>(options),
+                                             std::make_unique<EmulatedDecodeDevice>(order)});
 }
 
 inline Transformer to_gpu(const Transformer& model, const Lora& lora = {}) {

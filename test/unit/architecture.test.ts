@@ -90,7 +90,7 @@ const mayInclude: Record<string, string[]> = {
   head: ['core', 'kernels', 'loss'],
   decode: ['core', 'kernels', 'model'], // ModelConfig alone
   optim: ['core', 'kernels', 'model'], // Parameter
-  generate: ['core', 'kernels', 'model'],
+  generate: ['core', 'decode', 'kernels', 'model'],
   train: ['core', 'head', 'loss', 'model', 'optim'],
   bench: ['core', 'kernels', 'loss'],
   binding: ['core', 'generate', 'kernels', 'loss', 'model', 'optim', 'train'],

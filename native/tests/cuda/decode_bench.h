@@ -1,4 +1,4 @@
-// Times of the decode engine on a GPU at the shape of Qwen2.5-1.5B against the roofline of the same run: a step must
+// Times of decoding on a GPU at the shape of Qwen2.5-1.5B against the roofline of the same run: a step must
 // read every weight and every running row's keys and values once, and multiply every row by every weight.
 //   floor = max(weight bytes / bandwidth, 2 * weights * batch / product rate) + cache bytes / bandwidth
 // Bandwidth is that of a copy, the rate that of a large product, both measured between the visits.
@@ -17,11 +17,6 @@
 #include "tests/device_array.h"
 
 namespace archer::bench {
-
-struct DecodeOptions {
-  int pairs = 9;
-  std::string json, cublas_path;
-};
 
 inline ModelConfig qwen2_1_5b() {
   ModelConfig config;
@@ -93,6 +88,10 @@ class RandomWeights {
   int64_t total_ = 0, count_ = 0;
 };
 
+struct MachineRates {
+  double bytes_per_ms, flop_per_ms;
+};
+
 // The machine's two rates, measured now.
 class Rates {
  public:
@@ -109,6 +108,9 @@ class Rates {
     random.fill(from_, kCopyBytes);
     random.fill(left_, kSide * kSide * 2);
   }
+  MachineRates measure() { return {bytes_per_ms(), flop_per_ms()}; }
+
+ private:
   double bytes_per_ms() {
     const double ms = event_ms(stream_, [&] {
       check_cuda(cudaMemcpyAsync(to_, from_, kCopyBytes, cudaMemcpyDeviceToDevice, stream_));
@@ -123,7 +125,6 @@ class Rates {
     return 2.0 * kSide * kSide * kSide / ms;
   }
 
- private:
   static constexpr size_t kCopyBytes = size_t{1} << 30;
   static constexpr int64_t kSide = 8192;
   DecodeDevice& device_;
@@ -131,23 +132,42 @@ class Rates {
   void *from_, *to_, *left_, *product_;
 };
 
+inline double step_floor_ms(const ModelConfig& config, double num_weights, int batch, double context,
+                            const MachineRates& rates) {
+  const double position_bytes = 4.0 * static_cast<double>(config.num_layers * config.num_kv_heads * config.head_dim);
+  return std::max(2 * num_weights / rates.bytes_per_ms, 2 * num_weights * batch / rates.flop_per_ms) +
+         position_bytes * batch * context / rates.bytes_per_ms;
+}
+
+// Repetitions of one measurement, each with the rates of the machine beside it.
+struct Series {
+  std::vector<double> fractions, times, bandwidths, flops;
+  void add(double floor_ms, double ms, const MachineRates& rates) {
+    fractions.push_back(floor_ms / ms);
+    times.push_back(ms);
+    bandwidths.push_back(rates.bytes_per_ms);
+    flops.push_back(rates.flop_per_ms);
+  }
+};
+
 class DecodeReport {
  public:
-  void row(int batch, int context, const std::vector<double>& fractions, double tokens_per_s, double bandwidth,
-           double rate) {
-    std::vector<double> sorted = fractions;
-    std::sort(sorted.begin(), sorted.end());
+  // tokens: of one repetition.
+  void row(const char* phase, int batch, int context, const Series& series, double tokens) {
+    const double gb_per_s = median(series.bandwidths) * 1e-6, tflop_per_s = median(series.flops) * 1e-9;
+    const double tokens_per_s = tokens / median(series.times) * 1e3, fraction = median(series.fractions);
+    const auto [least, most] = std::minmax_element(series.fractions.begin(), series.fractions.end());
     char text[400];
     std::snprintf(text, sizeof text,
                   "{\"bench\": \"rollout\", \"device\": \"cuda\", \"shape\": \"qwen2.5-1.5b\", \"dtype\": \"bf16\", "
-                  "\"batch\": %d, \"context\": %d, \"against\": \"roofline\", \"ratio\": %.4f, \"ratio_min\": %.4f, "
-                  "\"ratio_max\": %.4f, \"pairs\": %zu, \"tokens_per_s\": %.0f, \"gb_per_s\": %.0f, "
-                  "\"tflop_per_s\": %.0f}",
-                  batch, context, median(fractions), sorted.front(), sorted.back(), fractions.size(), tokens_per_s,
-                  bandwidth * 1e-6, rate * 1e-9);
+                  "\"phase\": \"%s\", \"batch\": %d, \"context\": %d, \"against\": \"roofline\", \"ratio\": %.4f, "
+                  "\"ratio_min\": %.4f, \"ratio_max\": %.4f, \"pairs\": %zu, \"tokens_per_s\": %.0f, "
+                  "\"gb_per_s\": %.0f, \"tflop_per_s\": %.0f}",
+                  phase, batch, context, fraction, *least, *most, series.fractions.size(), tokens_per_s, gb_per_s,
+                  tflop_per_s);
     rows_.push_back(text);
-    std::printf("batch %3d, context %4d: %8.0f tokens/s, %.2f of the roofline (%.0f GB/s, %.0f TFLOP/s)\n", batch,
-                context, tokens_per_s, median(fractions), bandwidth * 1e-6, rate * 1e-9);
+    std::printf("%-10s batch %3d, context %4d: %8.0f tokens/s, %.2f of the roofline (%.0f GB/s, %.0f TFLOP/s)\n", phase,
+                batch, context, tokens_per_s, fraction, gb_per_s, tflop_per_s);
   }
   void kernel(int batch, int context, const char* what, double ms, double bytes) {
     char text[200];
@@ -180,7 +200,9 @@ inline void time_kernels(DecodeDevice& device, cudaStream_t stream, const ModelC
   const int32_t pages_per_row = (context + kPagePositions - 1) / kPagePositions;
   std::vector<DecodeRow> rows(B);
   std::vector<int32_t> table(B * static_cast<size_t>(pages_per_row));
-  for (DecodeRow& row : rows) row = {1, context - 1, 1 << 30, 0, RowState::running, {}};
+  for (size_t i = 0; i < B; ++i) {
+    rows[i] = {1, context - 1, 1 << 30, 0, RowState::running, static_cast<int32_t>(i)};
+  }
   for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
   const int num_splits = (context + kSplitPositions - 1) / kSplitPositions;
   const size_t queries = B * static_cast<size_t>(config.num_heads * config.head_dim);
@@ -224,7 +246,7 @@ inline void time_kernels(DecodeDevice& device, cudaStream_t stream, const ModelC
   const double cache_bytes = 2.0 * 2 * batch * context * static_cast<double>(config.num_kv_heads * config.head_dim);
   timed("attention of one layer", cache_bytes, static_cast<int>(config.num_layers), [&] {
     for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-      attention.cache = engine.layer_cache(layer);
+      attention.cache = engine.layer_cache(layer);  // of its own table
       attention.cache.table_BP = d_table.get();
       attention.cache.pages_per_row = pages_per_row;
       device.attend(attention);
@@ -239,69 +261,39 @@ inline void time_kernels(DecodeDevice& device, cudaStream_t stream, const ModelC
   }
 }
 
-inline int run(const DecodeOptions& options) {
+inline void time_decode(DecodeDevice& device, cudaStream_t stream, Rates& machine, const ModelConfig& config,
+                        RandomWeights& random, int batch, int context, int pairs, DecodeReport& report) {
   constexpr int kTokensPerVisit = 16;
-  cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, 0));
-  cudaStream_t stream = nullptr;
-  check_cuda(cudaStreamCreate(&stream));
-  CudaGpuOptions device_options;
-  device_options.stream = stream;
-  device_options.cublas_path = options.cublas_path;
-  const auto device = cuda_decode_device(device_options);
-  const ModelConfig config = qwen2_1_5b();
-  DecodeReport report;
-  RandomWeights random(*device, config, 8192);
-  Rates rates(*device, stream);
-  rates.fill(random);
-  for (const int context : {1024, 4096}) {
-    for (const int batch : {1, 32, 256}) {
-      DecodeLimits limits;
-      limits.max_rows = batch;
-      limits.max_positions = context + kTokensPerVisit;
-      const int32_t pages_each = (limits.max_positions + kPagePositions - 1) / kPagePositions;
-      limits.num_pages = int64_t{batch} * pages_each;
-      limits.tokens_per_visit = kTokensPerVisit;
-      DecodeEngine engine(*device, config, random.weights(), limits);
-      random.fill(engine.layer_cache(0).keys, engine.cache_bytes());
-      std::vector<DecodeSequence> sequences(static_cast<size_t>(batch));
-      std::vector<DecodeSequence*> all;
-      for (DecodeSequence& sequence : sequences) {
-        const auto first_page = static_cast<int32_t>(all.size()) * pages_each;
-        for (int32_t page = 0; page < pages_each; ++page) sequence.pages.push_back(first_page + page);
-        all.push_back(&sequence);
-      }
-      std::vector<double> fractions, times, bandwidths, flops;
-      for (int i = 0; i < options.pairs + 2; ++i) {
-        for (DecodeSequence* sequence : all) {
-          sequence->token = 1;
-          sequence->position = context;
-          sequence->budget = 1 << 20;
-        }
-        const double bandwidth = rates.bytes_per_ms(), rate = rates.flop_per_ms();
-        const double ms = wall_ms([&] { engine.visit(all, 1, static_cast<uint32_t>(i)); }) / kTokensPerVisit;
-        if (i < 2) continue;
-        const double position_bytes =
-            4.0 * static_cast<double>(config.num_layers * config.num_kv_heads * config.head_dim);
-        const double cache_bytes = position_bytes * batch * (context + kTokensPerVisit / 2.0);
-        const double floor = std::max(2 * random.count() / bandwidth, 2 * random.count() * batch / rate) +
-                             cache_bytes / bandwidth;
-        fractions.push_back(floor / ms);
-        times.push_back(ms);
-        bandwidths.push_back(bandwidth);
-        flops.push_back(rate);
-      }
-      report.row(batch, context, fractions, batch / median(times) * 1e3, median(bandwidths), median(flops));
-      time_kernels(*device, stream, config, engine, batch, context, options.pairs, report);
+  DecodeLimits limits;
+  limits.max_rows = batch;
+  limits.max_positions = context + kTokensPerVisit;
+  const int32_t pages_each = ceil_div(limits.max_positions, kPagePositions);
+  limits.num_pages = int64_t{batch} * pages_each;
+  limits.tokens_per_visit = kTokensPerVisit;
+  limits.prefill_tokens = 1;
+  DecodeEngine engine(device, config, random.weights(), limits);
+  random.fill(engine.layer_cache(0).keys, engine.cache_bytes());
+  std::vector<DecodeSequence> sequences(static_cast<size_t>(batch));
+  std::vector<DecodeSequence*> all;
+  for (DecodeSequence& sequence : sequences) {
+    const auto first_page = static_cast<int32_t>(all.size()) * pages_each;
+    for (int32_t page = 0; page < pages_each; ++page) sequence.pages.push_back(first_page + page);
+    all.push_back(&sequence);
+  }
+  Series series;
+  for (int i = 0; i < pairs + 2; ++i) {
+    for (DecodeSequence* sequence : all) {
+      sequence->token = 1;
+      sequence->position = context;
+      sequence->budget = 1 << 20;
     }
+    const MachineRates rates = machine.measure();
+    const double ms = wall_ms([&] { engine.visit(all, 1, static_cast<uint32_t>(i)); }) / kTokensPerVisit;
+    if (i < 2) continue;
+    series.add(step_floor_ms(config, random.count(), batch, context + kTokensPerVisit / 2.0, rates), ms, rates);
   }
-  const std::string json = report.json(properties.name);
-  if (options.json.empty()) {
-    std::printf("%s", json.c_str());
-  } else {
-    std::ofstream(options.json) << json;
-  }
-  return 0;
+  report.row("decode", batch, context, series, batch);
+  time_kernels(device, stream, config, engine, batch, context, pairs, report);
 }
 
 }  // namespace archer::bench

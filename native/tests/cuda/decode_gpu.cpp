@@ -1,15 +1,16 @@
-// Decoding on a GPU: the case list of the CPU's emulation against float64, the engine against itself over the
-// emulation, or with --bench the times. Needs neither libtorch nor Node. Exits with 77 and a reason where there is no
+// Generation on a GPU: the case list of the CPU's emulation against float64, the engine and whole generations against
+// themselves over the emulation, or with --bench the times. Needs neither libtorch nor Node. Exits with 77 and a reason where there is no
 // GPU, driver or cuBLAS.
 //   decode_gpu [--cublas PATH]                          the case lists
-//   decode_gpu --bench [--pairs N] [--json FILE]        batch 1, 32, 256 at 1k and 4k context, shape of Qwen2.5-1.5B
+//   decode_gpu --bench [--pairs N] [--json FILE]        decoding at batch 1, 32, 256 and 1k and 4k context, prefill, and a
+//                                                       whole generation, shape of Qwen2.5-1.5B
 #include "tests/emulated_decode_device.h"
 // After the emulation's primitives.
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 
-#include "tests/cuda/decode_bench.h"
+#include "tests/cuda/generation_bench.h"
 #include "tests/decode_engine_cases.h"
 #include "tests/decode_kernel_cases.h"
 
@@ -24,6 +25,7 @@ int run_cases(DecodeDevice& device) {
   for (const bool qwen2 : {true, false}) {
     EmulatedDecodeDevice reference;
     decode_cases::check_engine(device, reference, qwen2);
+    decode_cases::check_generation(device, reference, qwen2);
   }
   return check::finish();
 }
@@ -32,7 +34,7 @@ int run_cases(DecodeDevice& device) {
 
 int main(int argc, char** argv) {
   bool benchmark = false;
-  bench::DecodeOptions options;
+  bench::Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
