@@ -9,7 +9,8 @@
 import { pathToFileURL } from 'node:url';
 
 const { module: file, builtin } = JSON.parse(process.argv[2]);
-const send = process.send.bind(process);
+// Without a parent there is nobody to work for. Told by an event, the failure would be an exception to be sent in its turn, for ever.
+const send = (message, sent = (error) => error && process.exit(0)) => process.send(message, sent);
 
 const textOf = (error) => {
   if (!(error instanceof Error)) return String(error);
